@@ -1,0 +1,1 @@
+"""A local port for databases behind Teleport."""

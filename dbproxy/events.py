@@ -1,0 +1,214 @@
+"""The one stream of named events.
+
+Everything that an operator may want to know passes through here once, as a value with a name. Logs,
+metrics, audit trails, status pages and tests are subscribers; nothing else in the program writes to
+a log. An event never holds a key, a password or bytes of a client.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum, StrEnum, unique
+from typing import ClassVar
+
+from dbproxy.errors import Code
+
+__all__ = [
+    "ClosedBy",
+    "ConnectionClosed",
+    "ConnectionOpened",
+    "ConnectionRecord",
+    "DrainingStarted",
+    "Event",
+    "EventStream",
+    "IdentityLoaded",
+    "IdentityReloadFailed",
+    "InsecureChoice",
+    "Level",
+    "Listening",
+    "Stopped",
+    "Subscriber",
+    "UpstreamConnected",
+]
+
+
+@unique
+class Level(Enum):
+    """How loud an event is; the names are those of the standard library's logging."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@unique
+class ClosedBy(StrEnum):
+    """Who ended a connection first."""
+
+    CLIENT = "client"
+    UPSTREAM = "upstream"
+    DBPROXY = "dbproxy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionRecord:
+    """The one record that each connection ends in.
+
+    Attributes:
+        id: Unique in this process, counting from 1.
+        peer: The client: `127.0.0.1:54321`, or `unix pid=… uid=…`.
+        mode: `passthrough`, `terminate` or `tunnel`.
+        service: The Teleport database service.
+        protocol: The database protocol.
+        database_user: The database user that the certificate names, if it names one.
+        database_name: The database that the certificate names, if it names one.
+        generation: Which generation of the identity the connection used; 0 when it used none.
+        bytes_up: Bytes of the database protocol from client to upstream.
+        bytes_down: Bytes of the database protocol from upstream to client.
+        opened_at: When the client was accepted, in UTC.
+        duration: Seconds from accept to close.
+        closed_by: Who ended it first.
+        outcome: `relayed`, `cancel-request`, `probe` (closed without sending a byte) or `refused`.
+        code: Why, when it did not end well.
+        reason: The same in words.
+    """
+
+    id: int
+    peer: str
+    mode: str
+    service: str
+    protocol: str
+    database_user: str | None
+    database_name: str | None
+    generation: int
+    bytes_up: int
+    bytes_down: int
+    opened_at: datetime
+    duration: float
+    closed_by: ClosedBy
+    outcome: str
+    code: Code | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """The base of all events; `name` is stable and appears in logs as the event's name."""
+
+    name: ClassVar[str] = "event"
+    level: ClassVar[Level] = Level.INFO
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listening(Event):
+    """The listener accepts connections on `address` from now on."""
+
+    name: ClassVar[str] = "listening"
+    address: str
+    mode: str
+    service: str
+    protocol: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InsecureChoice(Event):
+    """An option that lowers safety is in force."""
+
+    name: ClassVar[str] = "insecure-choice"
+    level: ClassVar[Level] = Level.WARNING
+    option: str
+    consequence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityLoaded(Event):
+    """A generation of the identity is complete; new connections use it from now on."""
+
+    name: ClassVar[str] = "identity-loaded"
+    generation: int
+    service: str
+    not_valid_after: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityReloadFailed(Event):
+    """The destination changed and could not be read; the last good generation stays in use."""
+
+    name: ClassVar[str] = "identity-reload-failed"
+    level: ClassVar[Level] = Level.WARNING
+    generation: int
+    code: Code
+    reason: str
+    next_step: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionOpened(Event):
+    """A client was accepted."""
+
+    name: ClassVar[str] = "connection-opened"
+    level: ClassVar[Level] = Level.DEBUG
+    id: int
+    peer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamConnected(Event):
+    """The upstream handshake of a connection is done."""
+
+    name: ClassVar[str] = "upstream-connected"
+    level: ClassVar[Level] = Level.DEBUG
+    id: int
+    address: str
+    alpn: str
+    tls_version: str
+    duration: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionClosed(Event):
+    """A connection ended; the record says how."""
+
+    name: ClassVar[str] = "connection-closed"
+    record: ConnectionRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainingStarted(Event):
+    """No connection is accepted any more; the open ones have `grace` seconds to end."""
+
+    name: ClassVar[str] = "draining"
+    open_connections: int
+    grace: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopped(Event):
+    """The proxy has ended; `ended_early` connections were closed when the grace was over."""
+
+    name: ClassVar[str] = "stopped"
+    ended_early: int
+
+
+Subscriber = Callable[[Event], None]
+
+
+class EventStream:
+    """Hands each event to every subscriber, in order, at once.
+
+    Subscribers are plain functions that neither block nor raise: they run in the task that
+    publishes.
+    """
+
+    def __init__(self, *subscribers: Subscriber) -> None:
+        self._subscribers = list(subscribers)
+
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """Add a subscriber; it sees the events from now on."""
+        self._subscribers.append(subscriber)
+
+    def publish(self, event: Event) -> None:
+        """Hand `event` to every subscriber."""
+        for subscriber in self._subscribers:
+            subscriber(event)
