@@ -1,9 +1,9 @@
 """What can go wrong, in one table.
 
-Every failure that a user can meet has a `Code`. Its row in `PROBLEMS` says whose fault it is, what it
-means, what the operator does next and what the client is told. The same code appears in the logs, in
-the connection records, in the error that the database client prints and in the documentation, so
-that one search finds everything about it.
+Every failure that a user can meet has a `Code`. Its row in `PROBLEMS` says whose fault it is, what
+it means, what the operator does next and what the client is told. The same code appears in the
+logs, in the connection records, in the error that the database client prints and in the
+documentation, so that one search finds everything about it.
 
 The exceptions are few: one class per area, so that embedding programs can catch what they can act
 on. They are raised where the cause is known and mapped once, at the border, with `raise … from`.
@@ -156,7 +156,7 @@ PROBLEMS: dict[Code, Problem] = {
     ),
     Code.SERVICE_MISMATCH: Problem(
         Fault.OPERATOR,
-        "The certificate in the destination is for another database service than the one asked for.",
+        "The certificate in the destination is for another database service than asked for.",
         "Start dbproxy with the service that the certificate names, or use the destination whose"
         " certificate is for this service.",
     ),

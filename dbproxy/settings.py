@@ -1,0 +1,356 @@
+"""Every option, once.
+
+A field of `Settings` declares an option's name, type, default, unit, flags and help. The command
+line, the environment variables (`DBPROXY_` and the field's name in capitals) and the reference in
+the documentation are derived from it; embedding programs fill in the class itself.
+
+Precedence: flags beat the environment, the environment beats tbot's configuration file.
+"""
+
+from collections.abc import Iterator
+from dataclasses import Field, dataclass, field, fields
+from enum import Enum, StrEnum, unique
+from pathlib import Path
+from typing import Any, Final
+
+from dbproxy.errors import UsageError
+
+__all__ = ["Kind", "Mode", "Option", "Scope", "Settings", "option_of", "options"]
+
+SECONDS: Final = 1.0
+
+
+@unique
+class Mode(StrEnum):
+    """How the client is authenticated and where its TLS ends."""
+
+    PASSTHROUGH = "passthrough"
+    """The client's TLS ends at Teleport; the client itself holds the tbot certificate."""
+    TERMINATE = "terminate"
+    """The client's TLS ends here; its certificate is checked here."""
+    TUNNEL = "tunnel"
+    """The client speaks plaintext; dbproxy presents the certificate."""
+
+
+@unique
+class Scope(Enum):
+    """Where an option may be given."""
+
+    GLOBAL = "global"
+    """Before the command and after it."""
+    DB = "db"
+    """After `dbproxy db`."""
+    ARGUMENT = "argument"
+    """As the positional argument of `dbproxy db`."""
+
+
+@unique
+class Kind(Enum):
+    """How an option's text is read."""
+
+    FLAG = "flag"
+    TEXT = "text"
+    PATH = "path"
+    PORT = "port"
+    DURATION = "duration"
+    """Seconds as a number, or with units: `500ms`, `10s`, `1m30s`, `1h`."""
+    CHOICE = "choice"
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """What the command line and the documentation need to know about a field of `Settings`.
+
+    Attributes:
+        flags: As typed on the command line; empty for the positional argument.
+        help: One or two sentences.
+        kind: How its text is read.
+        scope: Where it may be given.
+        metavar: The placeholder in the help.
+        choices: The words allowed, for `Kind.CHOICE`.
+        more_env: Environment variables looked at after the `DBPROXY_` one.
+    """
+
+    flags: tuple[str, ...]
+    help: str
+    kind: Kind
+    scope: Scope
+    metavar: str | None = None
+    choices: tuple[str, ...] = ()
+    more_env: tuple[str, ...] = ()
+
+
+_METADATA_KEY: Final = "dbproxy.option"
+
+
+def _option(
+    *flags: str,
+    help: str,  # noqa: A002 - the word that everybody looks for
+    kind: Kind = Kind.TEXT,
+    scope: Scope = Scope.DB,
+    metavar: str | None = None,
+    choices: tuple[str, ...] = (),
+    more_env: tuple[str, ...] = (),
+) -> dict[str, Option]:
+    return {_METADATA_KEY: Option(flags, help, kind, scope, metavar, choices, more_env)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What to carry, from where to where, and how.
+
+    Raises:
+        UsageError: Two settings contradict each other, or a value makes no sense.
+    """
+
+    config: Path | None = field(
+        default=None,
+        metadata=_option(
+            "-c",
+            "--config",
+            help="tbot's configuration file; says where the certificates are and which Teleport Proxy"
+            " to use. Default: /etc/tbot.yaml when it exists.",
+            kind=Kind.PATH,
+            scope=Scope.GLOBAL,
+            metavar="FILE",
+            more_env=("TBOT_CONFIG_PATH",),
+        ),
+    )
+    destination_dir: Path | None = field(
+        default=None,
+        metadata=_option(
+            "--destination-dir",
+            help="The directory that tbot writes the certificates to.",
+            kind=Kind.PATH,
+            scope=Scope.GLOBAL,
+            metavar="DIR",
+        ),
+    )
+    proxy: str | None = field(
+        default=None,
+        metadata=_option(
+            "--proxy",
+            help="The web address of the Teleport Proxy; the port is 443 unless given.",
+            scope=Scope.GLOBAL,
+            metavar="HOST[:PORT]",
+        ),
+    )
+    proxy_ca: Path | None = field(
+        default=None,
+        metadata=_option(
+            "--proxy-ca",
+            help="Certificates of more authorities to trust for the Teleport Proxy, in PEM."
+            " SSL_CERT_FILE and SSL_CERT_DIR are honoured too.",
+            kind=Kind.PATH,
+            scope=Scope.GLOBAL,
+            metavar="FILE",
+        ),
+    )
+    insecure: bool = field(
+        default=False,
+        metadata=_option(
+            "--insecure",
+            help="Do not verify the Teleport Proxy's certificate. Anyone on the network path can then"
+            " pose as the database.",
+            kind=Kind.FLAG,
+            scope=Scope.GLOBAL,
+        ),
+    )
+    debug: bool = field(
+        default=False,
+        metadata=_option(
+            "-d",
+            "--debug",
+            help="Log every step.",
+            kind=Kind.FLAG,
+            scope=Scope.GLOBAL,
+        ),
+    )
+    log_format: str = field(
+        default="console",
+        metadata=_option(
+            "--log-format",
+            help="How the log on standard error looks.",
+            kind=Kind.CHOICE,
+            scope=Scope.GLOBAL,
+            choices=("console", "json"),
+        ),
+    )
+    service: str | None = field(
+        default=None,
+        metadata=_option(
+            help="The Teleport database service. May be left out when the certificate names one.",
+            scope=Scope.ARGUMENT,
+            metavar="[SERVICE]",
+        ),
+    )
+    port: int = field(
+        default=0,
+        metadata=_option(
+            "-p",
+            "--port",
+            help="The local port on 127.0.0.1; 0 takes a free one.",
+            kind=Kind.PORT,
+            metavar="PORT",
+        ),
+    )
+    listen: str | None = field(
+        default=None,
+        metadata=_option(
+            "--listen",
+            help="Where to listen instead of 127.0.0.1: a loopback address or a Unix socket.",
+            metavar="tcp://HOST:PORT|unix:///PATH",
+        ),
+    )
+    unsafe_listen_anywhere: bool = field(
+        default=False,
+        metadata=_option(
+            "--unsafe-listen-anywhere",
+            help="Allow --listen on an address that other hosts can reach.",
+            kind=Kind.FLAG,
+        ),
+    )
+    tunnel: bool = field(
+        default=False,
+        metadata=_option(
+            "--tunnel",
+            help="Take plaintext clients; dbproxy presents the certificate. Every local user can then"
+            " use the port.",
+            kind=Kind.FLAG,
+        ),
+    )
+    terminate: bool = field(
+        default=False,
+        metadata=_option(
+            "--terminate",
+            help="End the client's TLS here and check its certificate here.",
+            kind=Kind.FLAG,
+        ),
+    )
+    server_cert: Path | None = field(
+        default=None,
+        metadata=_option(
+            "--server-cert",
+            help="With --terminate: the certificate shown to clients, with its chain, in PEM."
+            " Default: one from a local authority that dbproxy makes.",
+            kind=Kind.PATH,
+            metavar="FILE",
+        ),
+    )
+    server_key: Path | None = field(
+        default=None,
+        metadata=_option(
+            "--server-key",
+            help="With --server-cert: its private key, in PEM.",
+            kind=Kind.PATH,
+            metavar="FILE",
+        ),
+    )
+    db_user: str | None = field(
+        default=None,
+        metadata=_option(
+            "-u",
+            "--db-user",
+            help="The database user in the connection examples; default: the certificate's.",
+            metavar="USER",
+        ),
+    )
+    db_name: str | None = field(
+        default=None,
+        metadata=_option(
+            "-n",
+            "--db-name",
+            help="The database name in the connection examples; default: the certificate's.",
+            metavar="NAME",
+        ),
+    )
+    format: str = field(
+        default="text",
+        metadata=_option(
+            "--format",
+            help="How the start message on standard output looks.",
+            kind=Kind.CHOICE,
+            choices=("text", "json"),
+        ),
+    )
+    connect_timeout: float = field(
+        default=10 * SECONDS,
+        metadata=_option(
+            "--connect-timeout",
+            help="How long a TCP connection to the Teleport Proxy may take.",
+            kind=Kind.DURATION,
+            metavar="DURATION",
+        ),
+    )
+    handshake_timeout: float = field(
+        default=10 * SECONDS,
+        metadata=_option(
+            "--handshake-timeout",
+            help="How long a TLS handshake may take, with the Teleport Proxy or with a client.",
+            kind=Kind.DURATION,
+            metavar="DURATION",
+        ),
+    )
+    prologue_timeout: float = field(
+        default=10 * SECONDS,
+        metadata=_option(
+            "--prologue-timeout",
+            help="How long a client may take from its first byte to the end of its first message.",
+            kind=Kind.DURATION,
+            metavar="DURATION",
+        ),
+    )
+    drain_timeout: float = field(
+        default=10 * SECONDS,
+        metadata=_option(
+            "--drain-timeout",
+            help="How long open connections may go on after the signal to stop.",
+            kind=Kind.DURATION,
+            metavar="DURATION",
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        if self.tunnel and self.terminate:
+            raise UsageError("--tunnel and --terminate contradict each other: give one of them")
+        if self.port and self.listen is not None:
+            raise UsageError("--port and --listen contradict each other: give one of them")
+        if (self.server_cert is None) != (self.server_key is None):
+            raise UsageError("--server-cert and --server-key go together: give both or none")
+        if self.server_cert is not None and not self.terminate:
+            raise UsageError("--server-cert is for --terminate: other modes show no certificate")
+        if not 0 <= self.port <= 65535:
+            raise UsageError(f"--port {self.port} is not a port: give 0 to 65535")
+        for name in ("connect_timeout", "handshake_timeout", "prologue_timeout"):
+            if getattr(self, name) <= 0:
+                raise UsageError(f"--{name.replace('_', '-')} must be more than 0 seconds")
+        if self.drain_timeout < 0:
+            raise UsageError("--drain-timeout must not be negative")
+
+    @property
+    def mode(self) -> Mode:
+        """How the client is authenticated."""
+        if self.tunnel:
+            return Mode.TUNNEL
+        return Mode.TERMINATE if self.terminate else Mode.PASSTHROUGH
+
+
+def option_of(setting: Field[Any]) -> Option:
+    """The declaration behind a field of `Settings`."""
+    option = setting.metadata[_METADATA_KEY]
+    assert isinstance(option, Option)  # noqa: S101
+    return option
+
+
+def options(*scopes: Scope) -> Iterator[tuple[str, Option, Any]]:
+    """Each option of the scopes: the field's name, its declaration and its default."""
+    for setting in fields(Settings):
+        option = option_of(setting)
+        if option.scope in scopes:
+            yield setting.name, option, setting.default
+
+
+def environment_names(name: str) -> tuple[str, ...]:
+    """The environment variables of the option `name`, the strongest first."""
+    more = next(option.more_env for field_name, option, _ in options(*Scope) if field_name == name)
+    return (f"DBPROXY_{name.upper()}", *more)
