@@ -108,8 +108,8 @@ class Settings:
         metadata=_option(
             "-c",
             "--config",
-            help="tbot's configuration file; says where the certificates are and which Teleport Proxy"
-            " to use. Default: /etc/tbot.yaml when it exists.",
+            help="tbot's configuration file; says where the certificates are and which Teleport"
+            " Proxy to use. Default: /etc/tbot.yaml when it exists.",
             kind=Kind.PATH,
             scope=Scope.GLOBAL,
             metavar="FILE",
@@ -150,8 +150,8 @@ class Settings:
         default=False,
         metadata=_option(
             "--insecure",
-            help="Do not verify the Teleport Proxy's certificate. Anyone on the network path can then"
-            " pose as the database.",
+            help="Do not verify the Teleport Proxy's certificate. Anyone on the network path can"
+            " then pose as the database.",
             kind=Kind.FLAG,
             scope=Scope.GLOBAL,
         ),
@@ -214,8 +214,8 @@ class Settings:
         default=False,
         metadata=_option(
             "--tunnel",
-            help="Take plaintext clients; dbproxy presents the certificate. Every local user can then"
-            " use the port.",
+            help="Take plaintext clients; dbproxy presents the certificate. Every local user can"
+            " then use the port.",
             kind=Kind.FLAG,
         ),
     )
