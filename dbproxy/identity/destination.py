@@ -1,0 +1,211 @@
+"""Reading a destination: the directory that tbot writes to.
+
+tbot rewrites one file after another, in place, and makes a new key at each renewal, so one read can
+meet a mixture of old and new, or half a file (lib/tbot/botfs/botfs.go, lib/tbot/config). This module
+makes one attempt, as complete and strict as possible; trying again is the business of the store.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+
+from dbproxy.errors import Code, IdentityError
+from dbproxy.identity.certificate import parse_subject
+from dbproxy.identity.files import UnusableFileError, read_regular_file
+from dbproxy.identity.identity import Identity, IdentityFiles
+from dbproxy.identity.pem import PrivateKey, load_certificates, load_private_key
+
+__all__ = ["FileStamp", "Stamp", "read_destination", "stamp"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """The names of the files in a destination."""
+
+    certificate: str
+    key: str
+    host_ca: str
+    user_ca: str
+    database_ca: str
+
+    def names(self) -> tuple[str, ...]:
+        return (self.certificate, self.key, self.host_ca, self.user_ca, self.database_ca)
+
+
+_DEFAULT_LAYOUT: Final = _Layout(
+    certificate="tlscert",
+    key="key",
+    host_ca="teleport-host-ca.crt",
+    user_ca="teleport-user-ca.crt",
+    database_ca="teleport-database-ca.crt",
+)
+"""What every database output holds, whatever its format (lib/tbot/identity/artifact.go,
+lib/tbot/config/template_tls_cas.go)."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileStamp:
+    """What `stat` tells about one file; times in nanoseconds since the epoch."""
+
+    modified: int
+    changed: int
+    size: int
+    inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What `stat` tells about a destination: equal as long as tbot has not written.
+
+    Attributes:
+        files: One per file of the layout; `None` for a file that is absent or out of reach.
+    """
+
+    files: tuple[FileStamp | None, ...]
+
+    @property
+    def newest(self) -> int:
+        """The latest change of any file, in nanoseconds since the epoch; 0 without files."""
+        return max((max(file.modified, file.changed) for file in self.files if file), default=0)
+
+
+def stamp(directory: Path) -> Stamp:
+    """Look at the files of a destination without opening them.
+
+    The change time is part of it, so that repaired permissions are noticed as well; the inode, so
+    that swapped symbolic links are, as in a mounted Kubernetes secret. A file system keeps times only
+    to some granularity: two writes in quick succession may leave equal stamps.
+    """
+    return Stamp(tuple(_stamp_file(directory / name) for name in _DEFAULT_LAYOUT.names()))
+
+
+def _stamp_file(path: Path) -> FileStamp | None:
+    try:
+        result = os.stat(path)  # noqa: PTH116 (one call of five per connection)
+    except (OSError, ValueError):
+        return None
+    return FileStamp(result.st_mtime_ns, result.st_ctime_ns, result.st_size, result.st_ino)
+
+
+def read_destination(directory: Path) -> Identity:
+    """Read the identity in `directory`, in one attempt; blocks on the file system.
+
+    Returns:
+        A complete identity of generation 1, whose key belongs to its certificate. Its validity at
+        this time has not been checked.
+
+    Raises:
+        IdentityError: The text names the file. `IDENTITY_MISSING`: it does not exist;
+            `IDENTITY_UNREADABLE`: the system does not let us read it; `IDENTITY_MALFORMED`: it is
+            empty, truncated, damaged or no regular file; `KEY_MISMATCH`: key and certificate are
+            from different renewals; `CERTIFICATE_WITHOUT_ROUTE`: the certificate is not for a
+            database.
+    """
+    _check_directory(directory)
+    layout = _DEFAULT_LAYOUT
+    certificate = _read_certificates(directory / layout.certificate)[0]
+    private_key = load_private_key(_read(directory / layout.key), directory / layout.key)
+    host_cas = _read_certificates(directory / layout.host_ca)
+    user_cas = _read_optional_certificates(directory / layout.user_ca)
+    database_cas = _read_optional_certificates(directory / layout.database_ca)
+    files = IdentityFiles(
+        directory=directory,
+        certificate=directory / layout.certificate,
+        key=directory / layout.key,
+        host_ca=directory / layout.host_ca,
+        user_ca=directory / layout.user_ca if user_cas else None,
+        database_ca=directory / layout.database_ca if database_cas else None,
+    )
+    return _assemble(certificate, private_key, host_cas, user_cas, database_cas, files)
+
+
+def _assemble(
+    certificate: x509.Certificate,
+    private_key: PrivateKey,
+    host_cas: tuple[x509.Certificate, ...],
+    user_cas: tuple[x509.Certificate, ...],
+    database_cas: tuple[x509.Certificate, ...],
+    files: IdentityFiles,
+) -> Identity:
+    """Put the parts together, if they belong together."""
+    _check_match(certificate, private_key, files)
+    subject = parse_subject(certificate, files.certificate)
+    if subject.route is None:
+        raise IdentityError(
+            Code.CERTIFICATE_WITHOUT_ROUTE,
+            f"the certificate in {files.certificate} (user {subject.user!r}) names no database"
+            " service",
+        )
+    return Identity(
+        certificate=certificate,
+        private_key=private_key,
+        host_cas=host_cas,
+        user_cas=user_cas,
+        database_cas=database_cas,
+        subject=subject,
+        route=subject.route,
+        files=files,
+    )
+
+
+def _check_match(
+    certificate: x509.Certificate, private_key: PrivateKey, files: IdentityFiles
+) -> None:
+    try:
+        public_key = certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise IdentityError(
+            Code.IDENTITY_MALFORMED,
+            f"{files.certificate} holds a certificate with an unusable public key: {error}",
+        ) from error
+    if public_key != private_key.public_key():
+        raise IdentityError(
+            Code.KEY_MISMATCH,
+            f"the private key in {files.key} does not belong to the certificate in"
+            f" {files.certificate}",
+        )
+
+
+def _check_directory(directory: Path) -> None:
+    """Tell a wrong directory from one with a file missing, which tbot may be about to write."""
+    try:
+        is_directory = directory.is_dir()
+    except OSError as error:
+        raise _unreadable(directory, error) from error
+    if not is_directory:
+        what = "is not a directory" if directory.exists() else "does not exist"
+        raise IdentityError(Code.IDENTITY_MISSING, f"the destination {directory} {what}")
+
+
+def _read_certificates(path: Path) -> tuple[x509.Certificate, ...]:
+    return load_certificates(_read(path), path)
+
+
+def _read_optional_certificates(path: Path) -> tuple[x509.Certificate, ...]:
+    """The certificates in `path`; none when the file is absent."""
+    try:
+        return _read_certificates(path)
+    except IdentityError as error:
+        if error.code is Code.IDENTITY_MISSING:
+            return ()
+        raise
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return read_regular_file(path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise IdentityError(Code.IDENTITY_MISSING, f"{path} does not exist") from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except UnusableFileError as error:
+        raise IdentityError(Code.IDENTITY_MALFORMED, f"{path} {error}") from error
+
+
+def _unreadable(path: Path, error: OSError) -> IdentityError:
+    reason = error.strerror or str(error)
+    return IdentityError(Code.IDENTITY_UNREADABLE, f"{path} cannot be read: {reason}")

@@ -1,0 +1,240 @@
+"""The identity in use, and how a newer one takes its place.
+
+The problem: tbot renews every 20 minutes or so by rewriting the files one after another. Whoever
+reads at a bad moment sees new and old mixed; whoever reads too rarely dials with a certificate that
+has expired.
+
+The choice: a read that fails in a way that a write under way can cause is repeated for about a
+second, far longer than tbot takes from its first file to its last. What is good then replaces the
+current generation in one assignment; what is not leaves it alone. Each connection asks `fresh()`
+before it dials, which costs five `stat` calls as long as nothing was written.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from dbproxy.errors import Code, IdentityError
+from dbproxy.events import Event, IdentityLoaded, IdentityReloadFailed
+from dbproxy.identity.destination import Stamp, read_destination, stamp
+from dbproxy.identity.identity import Identity
+
+__all__ = ["IdentityStore", "ignore", "utc_now"]
+
+TORN_WRITE_PATIENCE: Final = 1.0
+"""Seconds for which a torn read is repeated. tbot writes its files within milliseconds; a loaded
+machine or a network file system stretches that, and a user who waits at a prompt accepts a second."""
+TORN_WRITE_PAUSE: Final = 0.05
+"""Seconds between such attempts: one attempt costs about a millisecond."""
+RECHECK_INTERVAL: Final = 1.0
+"""Seconds after which files are read again although they look unchanged, when there is reason to."""
+TIMESTAMP_GRANULARITY: Final = 2.0
+"""Seconds during which a further write may leave the same times in the file system: some network
+file systems keep whole seconds, FAT keeps every second one."""
+
+_TORN: Final = frozenset({Code.KEY_MISMATCH, Code.IDENTITY_MALFORMED})
+
+
+def ignore(_event: Event) -> None:
+    """A subscriber that does nothing."""
+
+
+def utc_now() -> datetime:
+    """The time of the system's clock."""
+    return datetime.now(UTC)
+
+
+class IdentityStore:
+    """Holds the current identity and the one before it.
+
+    Safe to use from any number of tasks of one trio run.
+
+    Args:
+        directory: The destination.
+        service: The database service that the certificate must be for; `None` takes the one that the
+            first certificate names.
+        publish: Gets `IdentityLoaded` and `IdentityReloadFailed`.
+        read: Reads the destination in one attempt; runs in a worker thread.
+        clock: Tells the time, aware.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        service: str | None = None,
+        publish: Callable[[Event], None] = ignore,
+        read: Callable[[Path], Identity] = read_destination,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._directory = directory
+        self._service = service
+        self._publish = publish
+        self._read = read
+        self._clock = clock
+        self._lock = trio.Lock()
+        self._current: Identity | None = None
+        self._previous: Identity | None = None
+        self._seen: Stamp | None = None
+        self._seen_at = -RECHECK_INTERVAL
+        self._recheck = False
+        self._reads = 0
+        self._reported: tuple[Stamp | None, Code] | None = None
+
+    @property
+    def current(self) -> Identity:
+        """The identity that new connections use.
+
+        Raises:
+            RuntimeError: `load` has not succeeded yet.
+        """
+        if self._current is None:
+            raise RuntimeError("the identity has not been loaded")
+        return self._current
+
+    @property
+    def previous(self) -> Identity | None:
+        """The generation before the current one, whose certificate clients may still show."""
+        return self._previous
+
+    async def load(self) -> Identity:
+        """Read the destination for the first time; a torn write is waited for, about a second.
+
+        Cancelled, it leaves the store as it was.
+
+        Raises:
+            IdentityError: The identity cannot be read, is for another service, or is not valid now.
+        """
+        async with self._lock:
+            return self._adopt(await self._read_usable(TORN_WRITE_PATIENCE))
+
+    async def reload(self) -> Identity:
+        """Read the destination again and adopt it when it has changed.
+
+        On failure the current generation stays, and `IdentityReloadFailed` is published. Calls at
+        the same time share one read. Cancelled, it leaves the store as it was.
+
+        Returns:
+            The current identity afterwards, new or not.
+        """
+        reads_before = self._reads
+        async with self._lock:
+            if self._reads == reads_before or self._has_changed():
+                self._reported = None
+                await self._renew(TORN_WRITE_PATIENCE)
+            return self.current
+
+    async def fresh(self) -> Identity:
+        """The current identity, after a look whether tbot has written a newer one.
+
+        Costs a few `stat` calls and a checkpoint when nothing has changed. What failed to load, or
+        was read so soon after it was written that a further write could go unnoticed, is tried again
+        at most once a second, in one attempt. Cancelled, it leaves the store as it was.
+        """
+        if not self._is_due():
+            await trio.lowlevel.checkpoint()
+            return self.current
+        async with self._lock:
+            if self._is_due():
+                await self._renew(TORN_WRITE_PATIENCE if self._has_changed() else 0)
+            return self.current
+
+    def _is_due(self) -> bool:
+        if self._has_changed():
+            return True
+        return self._recheck and trio.current_time() - self._seen_at >= RECHECK_INTERVAL
+
+    def _has_changed(self) -> bool:
+        return stamp(self._directory) != self._seen
+
+    async def _renew(self, patience: float) -> None:
+        """Adopt what is in the destination, or report why not."""
+        try:
+            identity = await self._read_usable(patience)
+        except IdentityError as error:
+            self._recheck = True
+            self._report(error)
+        else:
+            self._reported = None
+            if not _is_same(identity, self.current):
+                self._adopt(identity)
+
+    def _report(self, error: IdentityError) -> None:
+        """Publish a failure, once for each state of the files."""
+        if self._reported == (self._seen, error.code):
+            return
+        self._reported = (self._seen, error.code)
+        self._publish(
+            IdentityReloadFailed(
+                generation=self.current.generation,
+                code=error.code,
+                reason=error.message,
+                next_step=error.next_step,
+            )
+        )
+
+    def _adopt(self, identity: Identity) -> Identity:
+        if self._current is not None:
+            identity = replace(identity, generation=self._current.generation + 1)
+        self._previous, self._current = self._current, identity
+        self._service = identity.route.service
+        self._publish(
+            IdentityLoaded(
+                generation=identity.generation,
+                service=identity.route.service,
+                not_valid_after=identity.not_valid_after,
+            )
+        )
+        return identity
+
+    async def _read_usable(self, patience: float) -> Identity:
+        """Read until it is not torn, for at most `patience` seconds; then check service and time."""
+        deadline = trio.current_time() + patience
+        while True:
+            try:
+                identity = await self._read_once()
+            except IdentityError as error:
+                if trio.current_time() >= deadline or not self._may_be_torn(error):
+                    raise
+                await trio.sleep(TORN_WRITE_PAUSE)
+            else:
+                if self._service is not None:
+                    identity.check_service(self._service)
+                identity.check_validity(self._clock())
+                return identity
+
+    async def _read_once(self) -> Identity:
+        # The look comes before the read: what is written in between makes the next look differ.
+        seen = stamp(self._directory)
+        try:
+            # The read has no effects, so a cancelled task need not wait for a slow file system.
+            return await trio.to_thread.run_sync(
+                self._read, self._directory, abandon_on_cancel=True
+            )
+        finally:
+            self._note_read(seen)
+
+    def _note_read(self, seen: Stamp) -> None:
+        self._reads += 1
+        self._seen = seen
+        self._seen_at = trio.current_time()
+        age = self._clock().timestamp() - seen.newest / 1e9
+        self._recheck = age < TIMESTAMP_GRANULARITY
+
+    def _may_be_torn(self, error: IdentityError) -> bool:
+        if error.code is Code.IDENTITY_MISSING:
+            return self._directory.is_dir()
+        return error.code in _TORN
+
+
+def _is_same(one: Identity, other: Identity) -> bool:
+    return (
+        one.certificate == other.certificate
+        and one.host_cas == other.host_cas
+        and one.user_cas == other.user_cas
+        and one.database_cas == other.database_cas
+    )
