@@ -1,0 +1,132 @@
+"""Write the reference pages that derive from the source: `docs/errors.md` and `docs/options.md`.
+
+python scripts/gen_docs.py           write them
+python scripts/gen_docs.py --check   exit 1 when one of them is stale
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from dbproxy.errors import PROBLEMS, Code, Fault, Problem
+from dbproxy.settings import Kind, Option, Scope, environment_names, options
+
+DOCS: Final = Path(__file__).resolve().parent.parent / "docs"
+
+NOTICE: Final = "<!-- Written by scripts/gen_docs.py; change the source instead. -->\n\n"
+
+WHO: Final = {
+    Fault.CLIENT: "the program that connects to dbproxy",
+    Fault.OPERATOR: "whoever runs dbproxy and tbot on this host",
+    Fault.UPSTREAM: "the Teleport Proxy, or the network on the way to it",
+    Fault.DBPROXY: "dbproxy itself",
+}
+
+DEFAULT_HINT: Final = Problem(Fault.DBPROXY, meaning="", next_step="").client_hint
+
+ERRORS_INTRO: Final = f"""\
+# Errors
+
+Every failure has a stable code. The same code appears in the log, in the record of the connection
+and in the message that the database client prints, so that one search finds everything about it.
+A code is never renamed and never used for something else.
+
+"Put right by" says who can end the problem. "The client reads" is the hint that goes out with the
+error in the database protocol; where a problem names none and a client is there to be told, it
+reads: {DEFAULT_HINT}
+
+"""
+
+OPTIONS_INTRO: Final = """\
+# Options
+
+Every option has an environment variable. A flag beats the environment, and the environment beats
+tbot's configuration file. For a switch, `1`, `true`, `yes` and `on` mean given.
+
+Durations are seconds as a number, or carry units: `500ms`, `10s`, `1m30s`, `1h`.
+
+"""
+
+SCOPES: Final = {
+    Scope.GLOBAL: "Global options: before the command or after it",
+    Scope.ARGUMENT: "The argument of `dbproxy db`",
+    Scope.DB: "Options of `dbproxy db`",
+}
+
+
+def errors_page() -> str:
+    """The page about every `Code`, in the order of the table."""
+    overview = "\n".join(f"- [`{code}`](#{code})" for code in Code)
+    sections = "\n".join(_error_section(code, PROBLEMS[code]) for code in Code)
+    return f"{NOTICE}{ERRORS_INTRO}{overview}\n\n{sections}"
+
+
+def _error_section(code: Code, problem: Problem) -> str:
+    facts = {
+        "Put right by": WHO[problem.fault],
+        "Next step": problem.next_step,
+        "The client reads": problem.client_hint,
+    }
+    if problem.fault in {Fault.OPERATOR, Fault.DBPROXY}:
+        facts["Exit status, when dbproxy ends because of it"] = str(problem.exit_status)
+    lines = "\n".join(f"- {name}: {text}" for name, text in facts.items() if text != DEFAULT_HINT)
+    return f"## {code}\n\n{problem.meaning}\n\n{lines}\n"
+
+
+def options_page() -> str:
+    """The page about every field of `Settings`, by scope."""
+    sections = "\n".join(_scope_section(scope, title) for scope, title in SCOPES.items())
+    return f"{NOTICE}{OPTIONS_INTRO}{sections}"
+
+
+def _scope_section(scope: Scope, title: str) -> str:
+    return f"## {title}\n\n" + "\n".join(_option_lines(scope))
+
+
+def _option_lines(scope: Scope) -> Iterator[str]:
+    for name, option, default in options(scope):
+        variables = ", then ".join(f"`{variable}`" for variable in environment_names(name))
+        yield f"### `{_spelling(option)}`\n"
+        yield f"{option.help}\n"
+        if option.choices:
+            yield f"- One of: {', '.join(f'`{choice}`' for choice in option.choices)}"
+        if option.kind is not Kind.FLAG and default is not None:
+            yield f"- Default: `{_plain(default)}`"
+        yield f"- Environment: {variables}\n"
+
+
+def _spelling(option: Option) -> str:
+    return " ".join([", ".join(option.flags), option.metavar or ""]).strip()
+
+
+def _plain(default: object) -> str:
+    return f"{default:g}s" if isinstance(default, float) else str(default)
+
+
+PAGES: Final[dict[str, Callable[[], str]]] = {"errors.md": errors_page, "options.md": options_page}
+
+
+def stale_pages() -> list[Path]:
+    """The pages whose file is missing or says something else than the source."""
+    pages = {DOCS / name: make() for name, make in PAGES.items()}
+    return [
+        path
+        for path, text in pages.items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
+
+
+def main(arguments: list[str]) -> int:
+    """Write the pages, or with `--check` only compare; returns the exit status."""
+    if "--check" in arguments:
+        for path in stale_pages():
+            sys.stderr.write(f"docs/{path.name} is stale: run `python scripts/gen_docs.py`\n")
+        return 1 if stale_pages() else 0
+    for name, make in PAGES.items():
+        (DOCS / name).write_text(make(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,45 @@
+# Sourced by the scripts beside it; makes .venv in the checkout and keeps it fresh.
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+say() { printf '==> %s\n' "$*" >&2; }
+fail() { printf '%s: %s\n' "${0##*/}" "$*" >&2 && exit 1; }
+
+# new_enough PYTHON: is it a Python that dbproxy runs on?
+new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+
+find_python() {
+    local candidate
+    for candidate in "${PYTHON:-python3}" python3.14 python3.13 python3.12 python3.11 python; do
+        if new_enough "$candidate"; then printf '%s\n' "$candidate" && return; fi
+        [ -z "${PYTHON:-}" ] || fail "PYTHON=$PYTHON is not a Python 3.11 or newer"
+    done
+    fail "no Python 3.11 or newer was found on the PATH; install one, or name it with PYTHON=/path/to/python3"
+}
+
+make_venv() {
+    local python version
+    python=$(find_python)
+    version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    "$python" -c 'import ensurepip, venv' 2>/dev/null ||
+        fail "$python cannot make virtual environments; on Debian and Ubuntu: apt install python$version-venv"
+    say "Making .venv with $("$python" --version)"
+    "$python" -m venv --clear .venv
+    printf '%s\n' "$python" >.venv/.dbproxy-python
+}
+
+# Not when it was left half made, its Python has gone, or PYTHON now names another one.
+usable_venv() {
+    new_enough .venv/bin/python && .venv/bin/python -c 'import pip' 2>/dev/null &&
+        { [ -z "${PYTHON:-}" ] || [ "$PYTHON" = "$(cat .venv/.dbproxy-python 2>/dev/null)" ]; }
+}
+
+# prepare EXTRA: .venv exists, with dbproxy (editable) and what the extra needs.
+prepare() {
+    local stamp=.venv/.dbproxy-$1 state
+    usable_venv || make_venv
+    state="$PWD $(cksum <pyproject.toml)"
+    [ "$(cat "$stamp" 2>/dev/null)" != "$state" ] || return 0
+    say "Installing dbproxy[$1] into .venv (only when pyproject.toml changes)"
+    .venv/bin/python -m pip install --disable-pip-version-check --no-input --editable ".[$1]" >&2
+    printf '%s\n' "$state" >"$stamp"
+}
