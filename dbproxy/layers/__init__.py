@@ -1,0 +1,17 @@
+"""Byte transforms on a connection, without I/O: TLS and ping framing."""
+
+from dbproxy.layers.base import Layer, LayerError, TruncatedError
+from dbproxy.layers.ping import PingError, PingLayer
+from dbproxy.layers.stack import LayerStack
+from dbproxy.layers.tls import TLSError, TLSLayer
+
+__all__ = [
+    "Layer",
+    "LayerError",
+    "LayerStack",
+    "PingError",
+    "PingLayer",
+    "TLSError",
+    "TLSLayer",
+    "TruncatedError",
+]
