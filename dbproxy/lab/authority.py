@@ -120,8 +120,8 @@ class CertificateAuthority:
         Args:
             subject: Subject of the certificate.
             public_key: The holder's public key.
-            not_before: Start of validity, whole seconds, aware.
-            not_after: End of validity, whole seconds, aware; must not lie before the start.
+            not_before: Start of validity, aware; fractions of a second are cut.
+            not_after: End of validity, aware; must not lie before the start.
             names: DNS names and IP addresses for the subject alternative name; none: no extension.
             usages: Extended key usages.
 
@@ -300,7 +300,7 @@ class Authority:
         Args:
             public_key: The holder's public key.
             subject: Identity to encode.
-            ttl: Lifetime from `now` on; whole seconds are kept.
+            ttl: Lifetime from `now` on; X.509 cuts fractions of a second.
             now: Time of issue, the current time by default; another one makes certificates that
                 have expired or are not yet valid.
             authority: Issuer, the User CA by default.

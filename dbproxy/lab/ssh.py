@@ -7,7 +7,6 @@ Formats: OpenSSH's PROTOCOL.certkeys and sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT".
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -85,6 +84,4 @@ class SshAuthority:
 
 
 def _roles(roles: Iterable[str]) -> bytes:
-    document = json.dumps({"version": "v1", "roles": list(roles)}).encode()
-    # Extension data holds an SSH string of its own (PROTOCOL.certkeys, "Extensions").
-    return struct.pack(">I", len(document)) + document
+    return json.dumps({"version": "v1", "roles": list(roles)}).encode()

@@ -134,7 +134,7 @@ class Tbot:
         # Key generation cannot be interrupted: a cancelled task waits for the thread to end.
         key = await trio.to_thread.run_sync(self._generate_key)
         certificate = self._certificate(output, key)
-        files = destination_files(output, self._material(key, certificate), self._layout)
+        files = destination_files(output, self._material(output, key, certificate), self._layout)
         await write_destination(
             output.directory, files, gap=self._gap, before_write=self._before_write
         )
@@ -155,13 +155,13 @@ class Tbot:
     def _joined_bot(self) -> Bot:
         return self._bot or self.join()
 
-    def _material(self, key: PrivateKey, certificate: x509.Certificate) -> Material:
+    def _material(self, output: Output, key: PrivateKey, certificate: x509.Certificate) -> Material:
         authority = self._cluster.authority
         return Material(
             key=private_key_pem(key),
             public_key=public_key_line(key.public_key()),
             certificate=certificate.public_bytes(Encoding.PEM),
-            ssh_certificate=self._ssh_certificate(key, certificate),
+            ssh_certificate=self._ssh_certificate(output, key, certificate),
             host_cas=_pems(authority.trusted_host_cas),
             user_cas=_pems(authority.trusted_user_cas),
             database_cas=_pems(authority.trusted_database_cas),
@@ -172,13 +172,15 @@ class Tbot:
             known_hosts=(authority.ssh_host_ca.known_hosts_line,),
         )
 
-    def _ssh_certificate(self, key: PrivateKey, certificate: x509.Certificate) -> bytes:
+    def _ssh_certificate(
+        self, output: Output, key: PrivateKey, certificate: x509.Certificate
+    ) -> bytes:
         bot = self._joined_bot()
         return self._cluster.authority.ssh_user_ca.issue_user_certificate(
             key.public_key(),
             user=bot.user,
             logins=(),
-            roles=bot.roles,
+            roles=output.roles or bot.roles,
             not_before=certificate.not_valid_before_utc,
             not_after=certificate.not_valid_after_utc,
         )
