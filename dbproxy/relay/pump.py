@@ -1,0 +1,136 @@
+"""Moving bytes between a client and the upstream, both ways, until the end.
+
+The rules, and why:
+
+- Each direction is one loop of receive and send, so at most one batch is in memory and a slow
+  reader slows down its writer (backpressure).
+- An end of one direction is passed on and the other direction goes on (half-close): the reply to
+  the last request may still be on its way.
+- When *sending to the upstream* fails, the upstream may still have bytes for the client, often the
+  reason: so that direction goes on until it ends, which is soon, since the socket is dead. What
+  the client still sends is received and dropped, because a client that is stuck in writing would
+  never read the reason.
+- When receiving from a side fails, or sending to the client, everything ends at once: nothing more
+  can come from that side or be delivered to it.
+- An upstream that ends or fails before its first byte ends the relay without a word to the client,
+  so that the caller can still tell the client why.
+
+Tested in `tests/unit/relay/test_pump.py` and `tests/integration/test_data_integrity.py`.
+"""
+
+from dataclasses import dataclass
+
+import trio
+
+from dbproxy.events import ClosedBy
+from dbproxy.layers import LayerError
+
+__all__ = ["Relay", "RelayEnd"]
+
+
+@dataclass(frozen=True, slots=True)
+class RelayEnd:
+    """How a relay ended.
+
+    Attributes:
+        closed_by: Who ended or failed first.
+        error: Why, when the first end was not a clean one.
+        upstream_spoke: Whether the upstream sent at least one byte.
+        upstream_error: The failure of receiving from the upstream, if there was one.
+    """
+
+    closed_by: ClosedBy
+    error: Exception | None
+    upstream_spoke: bool
+    upstream_error: Exception | None
+
+
+class Relay:
+    """Relays between two streams. `bytes_up` and `bytes_down` count what has been delivered.
+
+    Args:
+        client: The client's side.
+        upstream: The Teleport Proxy's side.
+    """
+
+    def __init__(
+        self, client: trio.abc.HalfCloseableStream, upstream: trio.abc.HalfCloseableStream
+    ) -> None:
+        self._client = client
+        self._upstream = upstream
+        self.bytes_up = 0
+        self.bytes_down = 0
+        self._closed_by: ClosedBy | None = None
+        self._error: Exception | None = None
+        self._upstream_error: Exception | None = None
+        self._upstream_listens = True
+        self._directions = trio.CancelScope()
+
+    async def run(self) -> RelayEnd:
+        """Relay until both directions have ended or one side failed; closes neither stream.
+
+        Cancellation ends it at once; bytes that were received and not delivered are lost with the
+        connection, which cannot be used any further.
+        """
+        with self._directions:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._upwards)
+                nursery.start_soon(self._downwards)
+        return RelayEnd(
+            self._closed_by or ClosedBy.DBPROXY,
+            self._error,
+            upstream_spoke=self.bytes_down > 0,
+            upstream_error=self._upstream_error,
+        )
+
+    async def _upwards(self) -> None:
+        while data := await self._receive(self._client, ClosedBy.CLIENT):
+            if self._upstream_listens and await self._send(self._upstream, data, ClosedBy.UPSTREAM):
+                self.bytes_up += len(data)
+            else:
+                self._upstream_listens = False
+        await self._pass_end(self._upstream)
+
+    async def _downwards(self) -> None:
+        while data := await self._receive(self._upstream, ClosedBy.UPSTREAM):
+            if not await self._send(self._client, data, ClosedBy.CLIENT):
+                self._directions.cancel()
+                return
+            self.bytes_down += len(data)
+        if self.bytes_down:
+            await self._pass_end(self._client)
+        if not (self.bytes_down and self._upstream_listens):
+            self._directions.cancel()
+
+    async def _receive(self, source: trio.abc.ReceiveStream, side: ClosedBy) -> bytes:
+        try:
+            data = bytes(await source.receive_some())
+        except (trio.BrokenResourceError, LayerError) as error:
+            self._note_end(side, error)
+            if side is ClosedBy.UPSTREAM:
+                self._upstream_error = error
+            self._directions.cancel()
+            await trio.lowlevel.checkpoint_if_cancelled()
+            return b""
+        if not data:
+            self._note_end(side, None)
+        return data
+
+    async def _send(self, sink: trio.abc.SendStream, data: bytes, side: ClosedBy) -> bool:
+        try:
+            await sink.send_all(data)
+        except (trio.BrokenResourceError, LayerError) as error:
+            self._note_end(side, error)
+            return False
+        return True
+
+    async def _pass_end(self, sink: trio.abc.HalfCloseableStream) -> None:
+        try:
+            await sink.send_eof()
+        except (trio.BrokenResourceError, LayerError):
+            return  # it is gone already, so it needs no telling
+
+    def _note_end(self, side: ClosedBy, error: Exception | None) -> None:
+        if self._closed_by is None:
+            self._closed_by = side
+            self._error = error

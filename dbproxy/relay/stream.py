@@ -1,0 +1,182 @@
+"""A transport with layers on top, driven by trio.
+
+Problem: layers make wire bytes both when we send and when we receive (a handshake, a key update),
+two tasks use the stream at once, one per direction, and the bytes must reach the wire in the order
+in which the layers made them.
+
+Choice: whoever has made wire bytes flushes them under one lock. A sender waits for the lock, which
+is its backpressure. A receiver does not: if a flush is under way, that flush takes the receiver's
+bytes along. So receiving does not wait for a peer that does not read.
+
+Tested in `tests/unit/relay/test_stream.py`, among others with trio's own stream checks.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import trio
+
+from dbproxy.layers import Layer, LayerError, LayerStack, TruncatedError
+from dbproxy.layers.base import ByteData
+
+__all__ = ["LayeredStream"]
+
+READ_SIZE: Final = 256 * 1024
+"""Bytes asked of the transport at once: many TLS records per system call."""
+
+
+class _ConflictDetector:
+    """Raises when two tasks do at once what only one may do."""
+
+    def __init__(self, message: str) -> None:
+        self._message = message
+        self._busy = False
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        if self._busy:
+            raise trio.BusyResourceError(self._message)
+        self._busy = True
+        try:
+            yield
+        finally:
+            self._busy = False
+
+
+class LayeredStream(trio.abc.HalfCloseableStream):
+    """A byte stream whose bytes pass through layers on their way to the transport.
+
+    One task may send while another receives. `receive_some` can be cancelled without losing a byte;
+    after a cancelled `send_all` or `send_eof` only `aclose` makes sense, as for every trio stream.
+
+    Errors: `LayerError` when the peer breaks the rules of a layer, and what the transport raises
+    (`trio.BrokenResourceError`, `trio.ClosedResourceError`, `trio.BusyResourceError`).
+
+    Args:
+        transport: The stream underneath, usually a `trio.SocketStream`.
+    """
+
+    def __init__(self, transport: trio.abc.HalfCloseableStream) -> None:
+        self.transport = transport
+        self._layers = LayerStack()
+        self._received = b""
+        self._eof_sent = False
+        self._closed = False
+        self._flush_lock = trio.Lock()
+        self._sending = _ConflictDetector("another task is sending on this stream")
+        self._receiving = _ConflictDetector("another task is receiving from this stream")
+
+    async def add_layer(self, layer: Layer, received: ByteData = b"") -> None:
+        """Put a layer on top and complete its handshake.
+
+        Args:
+            layer: Not started yet.
+            received: Bytes received already that belong to the new layer.
+
+        Raises:
+            LayerError: The handshake failed; the layer's last word has been sent where possible.
+            TruncatedError: The transport ended during the handshake.
+        """
+        self._layers.push(layer)
+        layer.start()
+        early = await self._take_layers_word(layer, received) if received else b""
+        while True:
+            await self._flush()
+            if not self._layers.handshaking:
+                break
+            early += await self._receive_batch()
+            if self._layers.ended:
+                raise TruncatedError("the connection ended during the handshake")
+        self._received += early
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Return the next bytes; `b""` when the peer has ended its direction."""
+        with self._receiving.hold():
+            await trio.lowlevel.checkpoint()
+            self._check_open()
+            while not self._received and not self._layers.ended:
+                self._received = await self._receive_batch()
+                if not self._flush_lock.locked():
+                    await self._flush()
+            if not self._received:
+                self._layers.receive_eof()
+            return self._take(max_bytes)
+
+    def _take(self, max_bytes: int | None) -> bytes:
+        if max_bytes is None:
+            max_bytes = len(self._received)
+        taken, self._received = self._received[:max_bytes], self._received[max_bytes:]
+        return taken
+
+    async def _receive_batch(self) -> bytes:
+        """One read from the transport, through the layers; `b""` when nothing came out of it."""
+        data = await self.transport.receive_some(READ_SIZE)
+        if data:
+            return await self._take_layers_word(self._layers, data)
+        self._layers.receive_eof()
+        return b""
+
+    async def _take_layers_word(self, layer: Layer, data: ByteData) -> bytes:
+        """Give wire bytes to `layer`; if it fails, its last word (an alert) goes out first."""
+        try:
+            return layer.receive(data)
+        except LayerError as error:
+            await self._send_last_word(error)
+            raise
+
+    async def _send_last_word(self, error: LayerError) -> None:
+        try:
+            await self._flush()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            error.add_note("the peer was gone before it could be told")
+
+    async def send_all(self, data: ByteData) -> None:
+        """Send all bytes; returns when the transport has taken them."""
+        with self._sending.hold():
+            self._check_open()
+            if self._eof_sent:
+                raise trio.ClosedResourceError("the end has been sent already")
+            if not data:
+                await trio.lowlevel.checkpoint()
+                return
+            self._layers.send(data)
+            await self._flush()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until the transport might take bytes without waiting."""
+        with self._sending.hold():
+            self._check_open()
+            async with self._flush_lock:
+                await self.transport.wait_send_all_might_not_block()
+
+    async def send_eof(self) -> None:
+        """End our direction; the other one goes on.
+
+        With layers the end is said in-band, by TLS's close_notify; the transport stays open in both
+        directions, because boxes in between cut half-closed connections.
+        """
+        with self._sending.hold():
+            self._check_open()
+            if self._eof_sent:
+                await trio.lowlevel.checkpoint()
+                return
+            self._eof_sent = True
+            self._layers.send_eof()
+            await self._flush()
+            if not self._layers.announces_end:
+                await self.transport.send_eof()
+
+    async def _flush(self) -> None:
+        async with self._flush_lock:
+            while outgoing := self._layers.outgoing():
+                await self.transport.send_all(outgoing)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this stream was closed")
+
+    async def aclose(self) -> None:
+        """Close at once, without a word to the peer beyond what has been sent."""
+        self._closed = True
+        await self.transport.aclose()
