@@ -1,0 +1,1 @@
+"""The Machine ID guide on one machine: what `dbproxy demo` runs."""
