@@ -2,22 +2,36 @@
 
 from dbproxy.identity.certificate import Subject, parse_subject
 from dbproxy.identity.destination import read_destination, stamp
+from dbproxy.identity.duration import parse_go_duration
 from dbproxy.identity.identity import Identity, IdentityFiles
+from dbproxy.identity.locate import locate
 from dbproxy.identity.pem import PrivateKey, load_certificates, load_private_key
 from dbproxy.identity.route import Route
 from dbproxy.identity.store import IdentityStore
+from dbproxy.identity.tbot_config import (
+    DestinationEntry,
+    TbotConfig,
+    load_tbot_config,
+    parse_tbot_config,
+)
 from dbproxy.identity.watch import watch
 
 __all__ = [
+    "DestinationEntry",
     "Identity",
     "IdentityFiles",
     "IdentityStore",
     "PrivateKey",
     "Route",
     "Subject",
+    "TbotConfig",
     "load_certificates",
     "load_private_key",
+    "load_tbot_config",
+    "locate",
+    "parse_go_duration",
     "parse_subject",
+    "parse_tbot_config",
     "read_destination",
     "stamp",
     "watch",

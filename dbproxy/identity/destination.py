@@ -1,8 +1,8 @@
 """Reading a destination: the directory that tbot writes to.
 
-tbot rewrites one file after another, in place, and makes a new key at each renewal, so one read can
-meet a mixture of old and new, or half a file (lib/tbot/botfs/botfs.go, lib/tbot/config). This module
-makes one attempt, as complete and strict as possible; trying again is the business of the store.
+tbot rewrites one file after another, in place, and makes a new key at each renewal, so one read
+can meet a mixture of old and new, or half a file (lib/tbot/botfs/botfs.go, lib/tbot/config). This
+module makes one attempt, as complete and strict as possible; trying again is the store's business.
 """
 
 import os
@@ -77,8 +77,8 @@ def stamp(directory: Path) -> Stamp:
     """Look at the files of a destination without opening them.
 
     The change time is part of it, so that repaired permissions are noticed as well; the inode, so
-    that swapped symbolic links are, as in a mounted Kubernetes secret. A file system keeps times only
-    to some granularity: two writes in quick succession may leave equal stamps.
+    that swapped symbolic links are, as in a mounted Kubernetes secret. A file system keeps times
+    only to some granularity: two writes in quick succession may leave equal stamps.
     """
     return Stamp(tuple(_stamp_file(directory / name) for name in _DEFAULT_LAYOUT.names()))
 

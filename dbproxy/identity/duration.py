@@ -11,7 +11,7 @@ _PART: Final = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
 _NANOSECONDS: Final = {
     "ns": 1,
     "us": 1_000,
-    "µs": 1_000,  # noqa: RUF001 (the micro sign; Go accepts both)
+    "µs": 1_000,  # the micro sign; Go accepts it as well as the Greek letter
     "μs": 1_000,
     "ms": 1_000_000,
     "s": 1_000_000_000,
@@ -31,7 +31,8 @@ def parse_go_duration(text: str) -> timedelta:
     """
     unsigned = text[1:] if text[:1] in {"+", "-"} else text
     nanoseconds = 0 if unsigned == "0" else _sum_of_parts(unsigned)
-    return timedelta(microseconds=nanoseconds / 1000 * (-1 if text.startswith("-") else 1))
+    span = timedelta(microseconds=nanoseconds // 1000)
+    return -span if text.startswith("-") else span
 
 
 def _sum_of_parts(text: str) -> int:

@@ -10,9 +10,11 @@ __all__ = ["MAXIMUM_SIZE", "UnusableFileError", "read_regular_file"]
 MAXIMUM_SIZE: Final = 1024 * 1024
 """The most bytes read from one file: hundreds of times what tbot writes, yet harmless."""
 
+_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+
 
 class UnusableFileError(Exception):
-    """The file exists but is not a regular file of a reasonable size; the text says which."""
+    """The path leads to no regular file of a reasonable size; the text goes on after its name."""
 
 
 def read_regular_file(path: Path, limit: int = MAXIMUM_SIZE) -> bytes:
@@ -28,19 +30,26 @@ def read_regular_file(path: Path, limit: int = MAXIMUM_SIZE) -> bytes:
         OSError: The file could not be opened or read.
         UnusableFileError: It is not a regular file, or has more than `limit` bytes.
     """
-    descriptor = _open_without_blocking(path)
-    with open(descriptor, "rb", closefd=True) as file:  # noqa: PTH123 (a descriptor has no path)
+    descriptor = _open(path)
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise UnusableFileError("is not a regular file")
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise UnusableFileError(f"has more than {limit} bytes")
-    return data
+        return _read_all(descriptor, limit)
+    finally:
+        os.close(descriptor)
 
 
-def _open_without_blocking(path: Path) -> int:
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+def _open(path: Path) -> int:
     try:
-        return os.open(path, flags)
-    except ValueError as error:  # a NUL in the path: possible when it comes from a file
+        return os.open(path, _FLAGS)
+    except ValueError as error:  # a NUL or a lone surrogate in the path
         raise UnusableFileError("is not a valid path") from error
+
+
+def _read_all(descriptor: int, limit: int) -> bytes:
+    data = bytearray()
+    while chunk := os.read(descriptor, limit + 1 - len(data)):
+        data += chunk
+        if len(data) > limit:
+            raise UnusableFileError(f"has more than {limit} bytes")
+    return bytes(data)

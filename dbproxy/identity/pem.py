@@ -1,11 +1,11 @@
 """PEM files as tbot leaves them, from bytes (RFC 7468).
 
-The problem: tbot rewrites its files in place (lib/tbot/botfs/botfs.go), so a reader can meet an empty
-file, a file that ends anywhere, and, since its earliest versions did not truncate the old file
-first, a complete new file followed by the tail of a longer old one.
+The problem: tbot rewrites its files in place (lib/tbot/botfs/botfs.go), so a reader can meet an
+empty file, a file that ends anywhere, and, since its earliest versions did not truncate the old
+file first, a complete new file followed by the tail of a longer old one.
 
-The choice: a block that begins must end, or the file counts as truncated; whatever stands outside of
-complete blocks is skipped. A leftover tail lacks the beginning of its first block, and so it is
+The choice: a block that begins must end, or the file counts as truncated; whatever stands outside
+of complete blocks is skipped. A leftover tail lacks the beginning of its first block, and so it is
 skipped. A file that was cut in the first line of its next block is told apart by that line.
 
 The texts of the errors name the file and never quote from it, as it may hold a private key.
@@ -63,8 +63,8 @@ def load_certificates(data: bytes, source: Path) -> tuple[x509.Certificate, ...]
         source: Where it came from, for the error's text.
 
     Raises:
-        IdentityError: With `Code.IDENTITY_MALFORMED` when there is none, when the data ends inside a
-            block, or when a certificate is damaged.
+        IdentityError: With `Code.IDENTITY_MALFORMED` when there is none, when the data ends inside
+            a block, or when a certificate is damaged.
     """
     blocks = [block for block in _complete_blocks(data, source) if block.label == _CERTIFICATE]
     if not blocks:
@@ -83,8 +83,8 @@ def load_private_key(data: bytes, source: Path) -> PrivateKey:
         source: Where it came from, for the error's text.
 
     Raises:
-        IdentityError: With `Code.IDENTITY_MALFORMED` when there is none, when the data ends inside a
-            block, or when the key is damaged, encrypted or of another kind. Neither the error nor
+        IdentityError: With `Code.IDENTITY_MALFORMED` when there is none, when the data ends inside
+            a block, or when the key is damaged, encrypted or of another kind. Neither the error nor
             its cause contains a byte of the key.
     """
     for block in _complete_blocks(data, source):

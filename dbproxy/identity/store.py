@@ -11,7 +11,7 @@ before it dials, which costs five `stat` calls as long as nothing was written.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -27,15 +27,16 @@ __all__ = ["IdentityStore", "ignore", "utc_now"]
 
 TORN_WRITE_PATIENCE: Final = 1.0
 """Seconds for which a torn read is repeated. tbot writes its files within milliseconds; a loaded
-machine or a network file system stretches that, and a user who waits at a prompt accepts a second."""
+machine or a network file system stretches that; a user at a prompt still accepts a second."""
 TORN_WRITE_PAUSE: Final = 0.05
 """Seconds between such attempts: one attempt costs about a millisecond."""
 RECHECK_INTERVAL: Final = 1.0
-"""Seconds after which files are read again although they look unchanged, when there is reason to."""
+"""Seconds after which files that look unchanged are read again, when there is reason to."""
 TIMESTAMP_GRANULARITY: Final = 2.0
 """Seconds during which a further write may leave the same times in the file system: some network
 file systems keep whole seconds, FAT keeps every second one."""
 
+_NANOSECONDS: Final = 1e9
 _TORN: Final = frozenset({Code.KEY_MISMATCH, Code.IDENTITY_MALFORMED})
 
 
@@ -55,8 +56,8 @@ class IdentityStore:
 
     Args:
         directory: The destination.
-        service: The database service that the certificate must be for; `None` takes the one that the
-            first certificate names.
+        service: The database service that the certificate must be for; `None` takes the one that
+            the first certificate names.
         publish: Gets `IdentityLoaded` and `IdentityReloadFailed`.
         read: Reads the destination in one attempt; runs in a worker thread.
         clock: Tells the time, aware.
@@ -79,11 +80,8 @@ class IdentityStore:
         self._lock = trio.Lock()
         self._current: Identity | None = None
         self._previous: Identity | None = None
-        self._seen: Stamp | None = None
-        self._seen_at = -RECHECK_INTERVAL
-        self._recheck = False
-        self._reads = 0
-        self._reported: tuple[Stamp | None, Code] | None = None
+        self._look = _Look(Stamp(()), -RECHECK_INTERVAL, again=True)
+        self._reported: tuple[Stamp, Code] | None = None
 
     @property
     def current(self) -> Identity:
@@ -104,7 +102,7 @@ class IdentityStore:
     async def load(self) -> Identity:
         """Read the destination for the first time; a torn write is waited for, about a second.
 
-        Cancelled, it leaves the store as it was.
+        Cancelled, it has loaded nothing.
 
         Raises:
             IdentityError: The identity cannot be read, is for another service, or is not valid now.
@@ -113,17 +111,20 @@ class IdentityStore:
             return self._adopt(await self._read_usable(TORN_WRITE_PATIENCE))
 
     async def reload(self) -> Identity:
-        """Read the destination again and adopt it when it has changed.
+        """Read the destination again, changed or not, and adopt what is new in it.
 
         On failure the current generation stays, and `IdentityReloadFailed` is published. Calls at
-        the same time share one read. Cancelled, it leaves the store as it was.
+        the same time share one read. Cancelled, it keeps the current generation.
 
         Returns:
             The current identity afterwards, new or not.
+
+        Raises:
+            RuntimeError: `load` has not succeeded yet.
         """
-        reads_before = self._reads
+        look_before = self._look
         async with self._lock:
-            if self._reads == reads_before or self._has_changed():
+            if self._look is look_before or self._has_changed():
                 self._reported = None
                 await self._renew(TORN_WRITE_PATIENCE)
             return self.current
@@ -132,8 +133,12 @@ class IdentityStore:
         """The current identity, after a look whether tbot has written a newer one.
 
         Costs a few `stat` calls and a checkpoint when nothing has changed. What failed to load, or
-        was read so soon after it was written that a further write could go unnoticed, is tried again
-        at most once a second, in one attempt. Cancelled, it leaves the store as it was.
+        was read so soon after it was written that a further write could go unnoticed, is tried
+        again at most once a second, in one attempt. Failures are published, once for each state of
+        the files. Cancelled, it keeps the current generation, and the next call looks again.
+
+        Raises:
+            RuntimeError: `load` has not succeeded yet.
         """
         if not self._is_due():
             await trio.lowlevel.checkpoint()
@@ -144,30 +149,30 @@ class IdentityStore:
             return self.current
 
     def _is_due(self) -> bool:
-        if self._has_changed():
-            return True
-        return self._recheck and trio.current_time() - self._seen_at >= RECHECK_INTERVAL
+        return self._has_changed() or self._look.is_due(trio.current_time())
 
     def _has_changed(self) -> bool:
-        return stamp(self._directory) != self._seen
+        return stamp(self._directory) != self._look.seen
 
     async def _renew(self, patience: float) -> None:
         """Adopt what is in the destination, or report why not."""
+        current = self.current
         try:
             identity = await self._read_usable(patience)
         except IdentityError as error:
-            self._recheck = True
+            self._look = replace(self._look, again=True)
             self._report(error)
         else:
             self._reported = None
-            if not _is_same(identity, self.current):
+            if not _is_same(identity, current):
                 self._adopt(identity)
 
     def _report(self, error: IdentityError) -> None:
         """Publish a failure, once for each state of the files."""
-        if self._reported == (self._seen, error.code):
+        failure = (self._look.seen, error.code)
+        if self._reported == failure:
             return
-        self._reported = (self._seen, error.code)
+        self._reported = failure
         self._publish(
             IdentityReloadFailed(
                 generation=self.current.generation,
@@ -192,43 +197,56 @@ class IdentityStore:
         return identity
 
     async def _read_usable(self, patience: float) -> Identity:
-        """Read until it is not torn, for at most `patience` seconds; then check service and time."""
-        deadline = trio.current_time() + patience
+        """Read until nothing is torn, for `patience` seconds at most; check service and time."""
+        identity = await self._read_whole(trio.current_time() + patience)
+        if self._service is not None:
+            identity.check_service(self._service)
+        identity.check_validity(self._clock())
+        return identity
+
+    async def _read_whole(self, deadline: float) -> Identity:
         while True:
             try:
-                identity = await self._read_once()
+                return await self._read_once()
             except IdentityError as error:
                 if trio.current_time() >= deadline or not self._may_be_torn(error):
                     raise
-                await trio.sleep(TORN_WRITE_PAUSE)
-            else:
-                if self._service is not None:
-                    identity.check_service(self._service)
-                identity.check_validity(self._clock())
-                return identity
+            await trio.sleep(TORN_WRITE_PAUSE)
 
     async def _read_once(self) -> Identity:
+        """One attempt, whose end is noted; a cancelled one leaves no note, as it saw nothing."""
         # The look comes before the read: what is written in between makes the next look differ.
         seen = stamp(self._directory)
         try:
             # The read has no effects, so a cancelled task need not wait for a slow file system.
-            return await trio.to_thread.run_sync(
+            identity = await trio.to_thread.run_sync(
                 self._read, self._directory, abandon_on_cancel=True
             )
-        finally:
-            self._note_read(seen)
-
-    def _note_read(self, seen: Stamp) -> None:
-        self._reads += 1
-        self._seen = seen
-        self._seen_at = trio.current_time()
-        age = self._clock().timestamp() - seen.newest / 1e9
-        self._recheck = age < TIMESTAMP_GRANULARITY
+        except IdentityError:
+            self._look = _Look(seen, trio.current_time(), again=True)
+            raise
+        age = self._clock().timestamp() - seen.newest / _NANOSECONDS
+        self._look = _Look(seen, trio.current_time(), again=age < TIMESTAMP_GRANULARITY)
+        return identity
 
     def _may_be_torn(self, error: IdentityError) -> bool:
         if error.code is Code.IDENTITY_MISSING:
             return self._directory.is_dir()
         return error.code in _TORN
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What the files looked like when they were read last."""
+
+    seen: Stamp
+    at: float
+    """In trio's time."""
+    again: bool
+    """Whether to read them once more although they look the same."""
+
+    def is_due(self, now: float) -> bool:
+        return self.again and now - self.at >= RECHECK_INTERVAL
 
 
 def _is_same(one: Identity, other: Identity) -> bool:
