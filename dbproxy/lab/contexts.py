@@ -1,0 +1,114 @@
+"""TLS server contexts of the Proxy, as Go's crypto/tls would configure them.
+
+The standard library loads a key from a file only, so the key pairs lie in the lab's own directory,
+mode 0600, as a Proxy's do in its data directory. Contexts are kept while the cluster's trusted
+authorities stay the same: a session ticket can be resumed only with the context that issued it.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dbproxy.lab.authority import Authority, CertificateAuthority, KeyPair
+
+
+@dataclass(frozen=True)
+class Contexts:
+    """One generation of contexts.
+
+    Attributes:
+        outer: web certificate; client certificate verified if given.
+        postgres: host certificate; client certificate of the User CA required.
+        database_tls: host certificate; client certificate of any CA of the cluster required.
+    """
+
+    outer: ssl.SSLContext
+    postgres: ssl.SSLContext
+    database_tls: ssl.SSLContext
+
+
+class ContextSource:
+    """Makes the contexts, again whenever the cluster's trusted authorities have changed.
+
+    Args:
+        authority: the cluster's authorities.
+        directory: where key pairs are put for OpenSSL; created when missing.
+        web: the web certificate.
+        alpn: the server's values in its order of preference.
+        minimum_version: oldest TLS version of the outer connection; Go's default is 1.2.
+        maximum_version: newest TLS version of the outer connection.
+    """
+
+    def __init__(
+        self,
+        authority: Authority,
+        directory: Path,
+        *,
+        web: KeyPair,
+        alpn: Sequence[str],
+        minimum_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2,
+        maximum_version: ssl.TLSVersion = ssl.TLSVersion.MAXIMUM_SUPPORTED,
+    ) -> None:
+        self._authority = authority
+        self._directory = directory
+        self._alpn = tuple(alpn)
+        self._versions = (minimum_version, maximum_version)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._web_file = _write_pair(directory / "web.pem", web)
+        self._host_issuer: CertificateAuthority | None = None
+        self._trusted: tuple[CertificateAuthority, ...] = ()
+        self._contexts: Contexts | None = None
+
+    def current(self) -> Contexts:
+        """Returns the contexts for a connection that begins now."""
+        trusted = (*self._authority.trusted_user_cas, *self._authority.trusted_host_cas)
+        if self._contexts is None or trusted != self._trusted:
+            self._contexts, self._trusted = self._build(), trusted
+        return self._contexts
+
+    def _build(self) -> Contexts:
+        users = [ca.pem for ca in self._authority.trusted_user_cas]
+        everyone = [*users, *(ca.pem for ca in self._authority.trusted_host_cas)]
+        host_file = self._host_pair_file()
+        outer = _context(self._web_file, everyone, ssl.CERT_OPTIONAL)
+        outer.minimum_version, outer.maximum_version = self._versions
+        outer.set_alpn_protocols(list(self._alpn))
+        return Contexts(
+            outer,
+            _context(host_file, users, ssl.CERT_REQUIRED),
+            _context(host_file, everyone, ssl.CERT_REQUIRED),
+        )
+
+    def _host_pair_file(self) -> Path:
+        """Keeps the host certificate as long as its issuer is trusted.
+
+        During a rotation, clients learn to trust the new Host CA before servers show a certificate
+        of it (the phases of lib/auth/rotate.go).
+        """
+        path = self._directory / "host.pem"
+        if self._host_issuer not in self._authority.trusted_host_cas:
+            self._host_issuer = self._authority.host_ca
+            _write_pair(path, self._authority.issue_proxy_host_certificate())
+        return path
+
+
+def _context(
+    pair_file: Path, client_authorities: Iterable[bytes], client_certificate: ssl.VerifyMode
+) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.verify_mode = client_certificate
+    context.load_verify_locations(cadata=b"".join(client_authorities).decode())
+    context.load_cert_chain(pair_file)
+    return context
+
+
+def _write_pair(path: Path, pair: KeyPair) -> Path:
+    path.touch(mode=0o600)
+    path.chmod(0o600)
+    path.write_bytes(pair.key_pem + pair.certificate_pem)
+    return path
