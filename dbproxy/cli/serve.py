@@ -1,0 +1,98 @@
+"""Running the proxy as a process: its log, its start message and its signals."""
+
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, Protocol
+
+import trio
+
+from dbproxy.cli.announce import announce
+from dbproxy.events import Subscriber
+from dbproxy.ops.log import EventLog, dropped_notice, make_logger
+from dbproxy.ops.log_writer import log_writer
+from dbproxy.settings import Settings
+
+if TYPE_CHECKING:
+    from dbproxy.proxy import Started
+
+__all__ = ["run_with_signals", "serve"]
+
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Proxy(Protocol):
+    """What is needed of `DatabaseProxy` here."""
+
+    async def run(self, *, task_status: "trio.TaskStatus[Started]" = ...) -> None: ...
+    def stop(self) -> None: ...
+    def stop_now(self) -> None: ...
+    async def reload(self) -> None: ...
+
+
+def serve(settings: Settings) -> None:
+    """Run the proxy that `settings` describe until a signal ends it.
+
+    Raises:
+        DBProxyError: It could not be started; possibly in an exception group.
+        click.ClickException: The start message could not be written; likewise.
+    """
+    from dbproxy.proxy import DatabaseProxy
+
+    with event_log(settings) as subscriber:
+        proxy = DatabaseProxy(settings, subscriber)
+        trio.run(run_with_signals, proxy, lambda started: announce(started, settings))
+
+
+@contextmanager
+def event_log(settings: Settings) -> Iterator[Subscriber]:
+    """A subscriber that logs to standard error; all is written when the block ends."""
+    if sys.stderr is None:  # closed by whoever started us: descriptor 2 may be a socket by now
+        yield lambda _event: None
+        return
+    colors = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    notice = dropped_notice(settings.log_format, colors=colors)
+    with log_writer(sys.stderr.fileno(), notice) as writer:
+        logger = make_logger(settings.log_format, writer.write, colors=colors)
+        yield EventLog(logger, debug=settings.debug)
+
+
+async def run_with_signals(proxy: Proxy, tell: "Callable[[Started], None]") -> None:
+    """Run `proxy` and do what signals ask for.
+
+    SIGINT and SIGTERM stop it, a second one at once; SIGHUP makes it read the identity again.
+
+    Args:
+        proxy: Not running yet.
+        tell: Called once with the facts, when the listener is open.
+    """
+    with trio.open_signal_receiver(*SIGNALS) as signals:
+        async with trio.open_nursery() as nursery:
+            startup = trio.CancelScope()
+            nursery.start_soon(_obey, signals, proxy, startup, nursery)
+            await _run(proxy, startup, tell)
+            nursery.cancel_scope.cancel()
+
+
+async def _run(proxy: Proxy, startup: trio.CancelScope, tell: "Callable[[Started], None]") -> None:
+    async with trio.open_nursery() as nursery:
+        with startup:
+            started = await nursery.start(proxy.run)
+            tell(started)
+
+
+async def _obey(
+    signals: AsyncIterator[int], proxy: Proxy, startup: trio.CancelScope, nursery: trio.Nursery
+) -> None:
+    stopping = False
+    async for number in signals:
+        if number == signal.SIGHUP:
+            nursery.start_soon(proxy.reload)
+        elif stopping:
+            proxy.stop_now()
+        else:
+            stopping = True
+            startup.cancel()
+            proxy.stop()

@@ -1,0 +1,90 @@
+"""How the text of an option becomes a value, on the command line and in the environment."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from dbproxy.cli.durations import parse_duration
+from dbproxy.settings import Kind, Option
+
+if TYPE_CHECKING:
+    _ParamType = click.ParamType[object]
+else:  # generic at run time only in newer releases of click
+    _ParamType = click.ParamType
+
+__all__ = ["Value", "value_type"]
+
+HIGHEST_PORT: Final = 65535
+TRUTH: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+Value = str | int | float | bool | Path
+"""What an option's text can become."""
+
+
+class Parsed(_ParamType):
+    """A click type made from a function that takes text and raises ValueError with a sentence."""
+
+    def __init__(self, name: str, parse: Callable[[str], Value]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Value:
+        """Turn the text into a value; a value that is none (a flag's True) passes."""
+        if not isinstance(value, str):
+            assert isinstance(value, Value)  # noqa: S101
+            return value
+        try:
+            return self._parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def value_type(option: Option) -> Parsed:
+    """The click type that reads the option's text."""
+    if option.kind is Kind.CHOICE:
+        return Parsed("word", partial(_one_of, option.choices))
+    return _TYPES[option.kind]
+
+
+def _text(text: str) -> str:
+    """Any text but the empty one, which is what an unset shell variable leaves behind."""
+    if not text:
+        raise ValueError("the value is empty")
+    return text
+
+
+def _path(text: str) -> Path:
+    return Path(_text(text))
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 7 and int(text) <= HIGHEST_PORT):
+        raise ValueError(f"`{text}` is not a port: give 0 to {HIGHEST_PORT}")
+    return int(text)
+
+
+def _truth(text: str) -> bool:
+    word = text.strip().lower()
+    if word not in TRUTH:
+        raise ValueError(f"`{text}` is neither yes nor no: give 1 or 0")
+    return TRUTH[word]
+
+
+def _one_of(words: tuple[str, ...], text: str) -> str:
+    if text not in words:
+        raise ValueError(f"`{text}` is not one of: {', '.join(words)}")
+    return text
+
+
+_TYPES: Final = {
+    Kind.FLAG: Parsed("boolean", _truth),
+    Kind.TEXT: Parsed("text", _text),
+    Kind.PATH: Parsed("path", _path),
+    Kind.PORT: Parsed("port", _port),
+    Kind.DURATION: Parsed("duration", parse_duration),
+}

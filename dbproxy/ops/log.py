@@ -1,0 +1,120 @@
+"""The log: a subscriber that writes each event as one line.
+
+structlog renders; nothing of it is configured globally, so that a program which embeds dbproxy
+keeps its own configuration. For people a line is a time, a level, the event's stable name and
+`key=value` pairs; for machines it is a JSON object with the same keys, among them `timestamp`
+(ISO 8601, UTC), `level` and `event`.
+"""
+
+from collections.abc import Callable
+from dataclasses import fields
+from datetime import UTC, datetime
+from enum import Enum
+
+import structlog
+from structlog.typing import FilteringBoundLogger
+
+from dbproxy.errors import PROBLEMS
+from dbproxy.events import ConnectionClosed, ConnectionRecord, Event, Level
+from dbproxy.ops.log_format import processors
+
+__all__ = ["EventLog", "dropped_notice", "make_logger"]
+
+Write = Callable[[str], None]
+"""Takes one finished line, without its end."""
+
+
+class EventLog:
+    """A subscriber that logs events.
+
+    Args:
+        logger: Where the lines go, by structlog.
+        debug: Whether to log the events of level debug too.
+    """
+
+    def __init__(self, logger: FilteringBoundLogger, *, debug: bool = False) -> None:
+        self._debug = debug
+        self._write = {
+            Level.DEBUG: logger.debug,
+            Level.INFO: logger.info,
+            Level.WARNING: logger.warning,
+            Level.ERROR: logger.error,
+        }
+
+    def __call__(self, event: Event) -> None:
+        """Log `event` under its stable name, with its fields."""
+        level = level_of(event)
+        if level is not Level.DEBUG or self._debug:
+            self._write[level](event.name, **fields_of(event))
+
+
+def make_logger(log_format: str, write: Write, *, colors: bool = False) -> FilteringBoundLogger:
+    """A structlog logger of our own.
+
+    Args:
+        log_format: `console` or `json`.
+        write: Takes the finished lines; it must not block.
+        colors: Whether the console format is coloured.
+    """
+    logger: FilteringBoundLogger = structlog.wrap_logger(
+        _Lines(write),
+        processors=processors(log_format, colors=colors),
+        wrapper_class=structlog.make_filtering_bound_logger("DEBUG"),
+        context_class=dict,
+        cache_logger_on_first_use=True,
+    )
+    return logger
+
+
+def dropped_notice(log_format: str, *, colors: bool = False) -> Callable[[int], str]:
+    """What makes the line that says how many lines were lost."""
+
+    def notice(count: int) -> str:
+        lines: list[str] = []
+        logger = make_logger(log_format, lines.append, colors=colors)
+        logger.warning("log-lines-dropped", count=count, reason="the log is not read fast enough")
+        return lines[0]
+
+    return notice
+
+
+def level_of(event: Event) -> Level:
+    """How loud an event is: that of its class, and for a closed connection that of its end."""
+    if isinstance(event, ConnectionClosed):
+        if event.record.outcome == "probe":
+            return Level.DEBUG
+        if event.record.outcome == "refused" or event.record.code is not None:
+            return Level.WARNING
+    return event.level
+
+
+def fields_of(event: Event) -> dict[str, object]:
+    """The fields of an event as plain values; those of a record, not the record."""
+    if isinstance(event, ConnectionClosed):
+        return _fields_of_record(event.record)
+    return {field.name: _plain(getattr(event, field.name)) for field in fields(event)}
+
+
+def _fields_of_record(record: ConnectionRecord) -> dict[str, object]:
+    values = {field.name: _plain(getattr(record, field.name)) for field in fields(record)}
+    if record.code is not None:
+        values["next_step"] = PROBLEMS[record.code].next_step
+    return values
+
+
+def _plain(value: object) -> object:
+    match value:
+        case datetime():
+            return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        case Enum():
+            return value.value
+        case float():
+            return round(value, 6)
+    return value
+
+
+class _Lines:
+    """What structlog calls a logger: it takes the rendered line, whatever the level."""
+
+    def __init__(self, write: Write) -> None:
+        self.debug = self.info = self.warning = self.error = write

@@ -1,0 +1,92 @@
+"""How a line of the log looks: for people and for machines."""
+
+from typing import Final
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from dbproxy.events import InsecureChoice
+
+__all__ = ["processors"]
+
+EVENT_WIDTH: Final = 18
+"""Pads the names of the usual events, so that what follows lines up."""
+
+PLAIN: Final = "\x1b[0m"
+BOLD: Final = "\x1b[1m"
+DIM: Final = "\x1b[2m"
+CYAN: Final = "\x1b[36m"
+ALARM: Final = "\x1b[1;97;41m"
+"""White on red, for what lowers safety."""
+
+LEVEL_STYLES: Final = {
+    "debug": "\x1b[34m",
+    "info": "\x1b[32m",
+    "warning": "\x1b[1;33m",
+    "error": "\x1b[1;31m",
+}
+ALARMING: Final = frozenset({InsecureChoice.name})
+
+
+def processors(log_format: str, *, colors: bool) -> list[Processor]:
+    """The steps that structlog makes a line with.
+
+    Args:
+        log_format: `json`, or `console` for people.
+        colors: Whether the console format is coloured.
+    """
+    if log_format == "json":
+        return [
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ]
+    return [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=False),
+        _Console(_Colors() if colors else _NoColors()),
+    ]
+
+
+class _NoColors:
+    """Paints nothing."""
+
+    def __call__(self, style: str, text: str) -> str:
+        return text
+
+
+class _Colors(_NoColors):
+    """Paints for terminals that know ECMA-48's colours."""
+
+    def __call__(self, style: str, text: str) -> str:
+        return f"{style}{text}{PLAIN}"
+
+
+class _Console:
+    """Renders an event for people: time, level, name, and `key=value` for what is known."""
+
+    def __init__(self, paint: _NoColors) -> None:
+        self._paint = paint
+
+    def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> str:
+        """One line, without its end."""
+        time, level, name = (str(event.pop(key)) for key in ("timestamp", "level", "event"))
+        style = ALARM if name in ALARMING else LEVEL_STYLES.get(level, BOLD)
+        head = [
+            self._paint(DIM, time),
+            self._paint(style, f"{level:7}"),
+            self._paint(ALARM if name in ALARMING else BOLD, f"{name:{EVENT_WIDTH}}"),
+        ]
+        pairs = [
+            f"{self._paint(CYAN, key)}={_shown(value)}"
+            for key, value in event.items()
+            if value is not None
+        ]
+        return " ".join(head + pairs)
+
+
+def _shown(value: object) -> str:
+    """A value without room for misreading: quoted and escaped where it is not a plain word."""
+    text = str(value)
+    plain = text.isprintable() and text and not set(text) & set(" =\"'")
+    return text if plain else repr(text)
