@@ -1,0 +1,14 @@
+"""Reaching the Teleport Proxy."""
+
+from dbproxy.upstream.address import ProxyAddress
+from dbproxy.upstream.dial import UpstreamConnection, UpstreamDialer
+from dbproxy.upstream.explain import explain_early_end
+from dbproxy.upstream.trust import UpstreamTrust
+
+__all__ = [
+    "ProxyAddress",
+    "UpstreamConnection",
+    "UpstreamDialer",
+    "UpstreamTrust",
+    "explain_early_end",
+]

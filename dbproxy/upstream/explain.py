@@ -1,0 +1,136 @@
+"""Why the upstream did not take us: failures of the network and of TLS, put into codes and words.
+
+TLS 1.3 hides the rejection of a client certificate: our handshake is over before the server has
+judged it, and its alert arrives on the first read. And the Teleport Proxy closes without an alert
+when it knows none of the ALPN values offered (Teleport, lib/srv/alpnproxy/proxy.go).
+"""
+
+import errno
+from collections.abc import Iterator, Sequence
+from socket import gaierror
+from typing import Final
+
+import trio
+
+from dbproxy.errors import Code, UpstreamError
+from dbproxy.layers import LayerError, TLSError, TruncatedError
+
+__all__ = ["explain_connect_failure", "explain_early_end", "explain_handshake_failure"]
+
+_ALERT_NO_ALPN: Final = "no application protocol"
+_CERTIFICATE_ALERTS: Final = frozenset(
+    {
+        "bad certificate",
+        "unsupported certificate",
+        "certificate revoked",
+        "certificate expired",
+        "certificate unknown",
+        "unknown ca",
+        "access denied",
+        "certificate required",
+    }
+)
+"""The alerts that speak of the client's certificate (RFC 8446 §6.2)."""
+
+
+def explain_connect_failure(address: object, error: OSError) -> UpstreamError:
+    """The TCP connection could not be made."""
+    reasons = dict.fromkeys(_reason(cause) for cause in _leaves(error))
+    return UpstreamError(
+        Code.UPSTREAM_UNREACHABLE,
+        f"cannot connect to the Teleport Proxy at {address}: {'; '.join(reasons)}",
+    )
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """The errors that trio has bundled: one for each resolved address that was tried."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    elif isinstance(error, OSError) and error.errno is None and error.__cause__ is not None:
+        yield from _leaves(error.__cause__)
+    else:
+        yield error
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, gaierror):
+        return f"its name cannot be resolved ({error.strerror})"
+    if isinstance(error, OSError) and error.errno == errno.ECONNREFUSED:
+        return "connection refused, nothing listens there"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error) or type(error).__name__
+
+
+def explain_handshake_failure(
+    address: object, error: Exception, *, complaint: str | None, alpn: Sequence[str]
+) -> UpstreamError:
+    """The outer TLS handshake failed.
+
+    Args:
+        address: The Teleport Proxy's.
+        error: A `LayerError`, or what the transport raised.
+        complaint: What was wrong with the server's certificate, if anything.
+        alpn: The values that were offered.
+    """
+    if complaint is not None:
+        return UpstreamError(
+            Code.UPSTREAM_UNTRUSTED,
+            f"the certificate that the Teleport Proxy at {address} showed {complaint}",
+        )
+    if isinstance(error, TLSError) and error.alert == _ALERT_NO_ALPN:
+        return _alpn_unknown(address, alpn, "with the TLS alert no_application_protocol")
+    if isinstance(error, TLSError) and error.alert in _CERTIFICATE_ALERTS:
+        return _rejected(address, error.alert)
+    if isinstance(error, TLSError):
+        return UpstreamError(
+            Code.UPSTREAM_TLS_FAILED,
+            f"the TLS handshake with the Teleport Proxy at {address} failed: {error.reason}",
+        )
+    return _alpn_unknown(address, alpn, "by closing the connection without a TLS alert")
+
+
+def _alpn_unknown(address: object, alpn: Sequence[str], how: str) -> UpstreamError:
+    return UpstreamError(
+        Code.ALPN_NOT_SUPPORTED,
+        f"the Teleport Proxy at {address} refused the ALPN protocols {', '.join(alpn)} {how}",
+    )
+
+
+def alpn_not_negotiated(address: object, alpn: Sequence[str]) -> UpstreamError:
+    """The handshake succeeded, but the server chose no ALPN protocol."""
+    return UpstreamError(
+        Code.ALPN_NOT_SUPPORTED,
+        f"the server at {address} completed the TLS handshake but chose none of the ALPN protocols"
+        f" {', '.join(alpn)}",
+    )
+
+
+def _rejected(address: object, alert: str | None) -> UpstreamError:
+    return UpstreamError(
+        Code.CERTIFICATE_REJECTED,
+        f"the Teleport Proxy at {address} rejected our client certificate with the TLS alert"
+        f" {str(alert).replace(' ', '_')}",
+    )
+
+
+def explain_early_end(address: object, error: Exception | None) -> UpstreamError:
+    """The upstream ended before its first byte.
+
+    Args:
+        address: The Teleport Proxy's.
+        error: How receiving failed; None for a clean end.
+    """
+    if isinstance(error, TLSError) and error.alert in _CERTIFICATE_ALERTS:
+        return _rejected(address, error.alert)
+    if isinstance(error, LayerError) and not isinstance(error, TruncatedError):
+        return UpstreamError(
+            Code.UPSTREAM_PROTOCOL_ERROR,
+            f"the Teleport Proxy at {address} broke the protocol: {error}",
+        )
+    how = "reset" if isinstance(error, trio.BrokenResourceError) else "closed"
+    return UpstreamError(
+        Code.UPSTREAM_CLOSED_EARLY,
+        f"the Teleport Proxy at {address} {how} the connection before it sent anything",
+    )

@@ -1,0 +1,174 @@
+"""Whom we trust to be the Teleport Proxy, and who we say we are.
+
+The outer TLS connection normally ends at the Proxy's *web* certificate, which a public authority
+has signed; in some small clusters it is one of the cluster's Host CA. So the roots are the system's
+(or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`), the ones given with `--proxy-ca`, and the Host CA
+that tbot wrote.
+
+Chain and name are judged during the handshake: a server that fails sees neither our certificate
+nor a byte of the client's. The name rules are those of RFC 6125, by the library service-identity.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import Final
+
+from cryptography import x509
+from OpenSSL import SSL, crypto
+from service_identity import VerificationError
+from service_identity.cryptography import extract_patterns
+from service_identity.exceptions import CertificateError
+from service_identity.hazmat import DNS_ID, IPAddress_ID, ServiceID, verify_service_identity
+
+from dbproxy.identity import Identity
+
+__all__ = ["ServerJudgement", "UpstreamTrust"]
+
+# X509_V_ERR_* of OpenSSL's include/openssl/x509_vfy.h, in words that help.
+_VERIFY_ERRORS: Final = {
+    9: "is not valid yet",
+    10: "has expired",
+    18: "is self-signed",
+    19: "leads to a self-signed certificate that is not a trusted authority",
+    20: "was issued by an authority that is not trusted",
+    21: "was issued by an authority that is not trusted (the intermediate certificate is missing)",
+    24: "was issued by a certificate that may not issue certificates",
+    26: "is not meant for TLS servers",
+    66: "has a key that is too weak",
+    68: "is signed with a hash that is too weak",
+}
+
+
+@dataclass(slots=True)
+class ServerJudgement:
+    """What was found wrong with the server's certificate during one handshake.
+
+    Attributes:
+        host: The name or IP address that it must be for.
+        complaint: The first thing wrong, as the end of a sentence, or None.
+    """
+
+    host: str
+    complaint: str | None = None
+    _names: list[ServiceID] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._names = [_wanted_name(self.host)]
+
+    def note_verify_error(self, number: int, depth: int, certificate: crypto.X509) -> None:
+        """Keep the first failure of chain building."""
+        if self.complaint is None:
+            subject = certificate.to_cryptography().subject.rfc4514_string()
+            what = _VERIFY_ERRORS.get(number, f"does not verify (X509_V_ERR {number})")
+            which = "" if depth == 0 else f": its issuer at depth {depth}"
+            self.complaint = f"({subject}){which} {what}"
+
+    def check_name(self, certificate: crypto.X509) -> bool:
+        """Whether the certificate is for the host; what is wrong is kept."""
+        leaf = certificate.to_cryptography()
+        try:
+            verify_service_identity(extract_patterns(leaf), self._names, [])
+        except (VerificationError, CertificateError, x509.ExtensionNotFound, ValueError):
+            self.complaint = f"is for {_names_of(leaf)}, not for {self.host}"
+            return False
+        return True
+
+
+def _wanted_name(host: str) -> ServiceID:
+    try:
+        return IPAddress_ID(str(ip_address(host)))
+    except ValueError:
+        return DNS_ID(host)
+
+
+def _names_of(certificate: x509.Certificate) -> str:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return "no name at all"
+    known = [str(name.value) for name in names if isinstance(name, x509.DNSName | x509.IPAddress)]
+    return ", ".join(known) or "no name at all"
+
+
+class UpstreamTrust:
+    """Makes the TLS contexts for connections to the Teleport Proxy.
+
+    A context is made once for each generation of the identity, with and without its certificate.
+
+    Args:
+        extra_roots: More authorities to trust.
+        insecure: Trust any server.
+    """
+
+    def __init__(
+        self, extra_roots: Sequence[x509.Certificate] = (), *, insecure: bool = False
+    ) -> None:
+        self._extra_roots = tuple(extra_roots)
+        self._insecure = insecure
+        self._generation = 0
+        self._contexts: dict[bool, SSL.Context] = {}
+
+    def connection(
+        self, host: str, alpn: Sequence[str], identity: Identity, *, authenticate: bool
+    ) -> tuple[SSL.Connection, ServerJudgement]:
+        """A new client connection without a socket, and the judgement it will fill in.
+
+        Args:
+            host: The name or address that the server's certificate must be for; also the SNI.
+            alpn: What to offer, the preferred value first.
+            identity: Whose Host CA is trusted and whose certificate may be presented.
+            authenticate: Whether to present that certificate.
+        """
+        connection = SSL.Connection(self._context(identity, authenticate), None)
+        connection.set_alpn_protos([value.encode() for value in alpn])
+        if not _is_ip_address(host):  # RFC 6066 §3 allows names only
+            connection.set_tlsext_host_name(host.encode("idna"))
+        judgement = ServerJudgement(host)
+        connection.set_app_data(judgement)
+        connection.set_connect_state()
+        return connection, judgement
+
+    def _context(self, identity: Identity, authenticate: bool) -> SSL.Context:
+        if identity.generation != self._generation:
+            self._contexts.clear()
+            self._generation = identity.generation
+        if authenticate not in self._contexts:
+            self._contexts[authenticate] = self._new_context(identity, authenticate)
+        return self._contexts[authenticate]
+
+    def _new_context(self, identity: Identity, authenticate: bool) -> SSL.Context:
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        context.set_min_proto_version(SSL.TLS1_2_VERSION)
+        if authenticate:
+            context.use_certificate(identity.certificate)
+            context.use_privatekey(identity.private_key)
+        if self._insecure:
+            context.set_verify(SSL.VERIFY_NONE)
+            return context
+        context.set_default_verify_paths()
+        store = context.get_cert_store()
+        assert store is not None  # noqa: S101 - a context always has one
+        for root in (*self._extra_roots, *identity.host_cas):
+            store.add_cert(crypto.X509.from_cryptography(root))
+        context.set_verify(SSL.VERIFY_PEER, _verify)
+        return context
+
+
+def _verify(
+    connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int
+) -> bool:
+    judgement = connection.get_app_data()
+    assert isinstance(judgement, ServerJudgement)  # noqa: S101 - set for each connection above
+    if not ok:
+        judgement.note_verify_error(error, depth, certificate)
+        return False
+    return depth > 0 or judgement.check_name(certificate)
+
+
+def _is_ip_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
