@@ -23,7 +23,9 @@ from dbproxy.lab.bots import Bots, JoinToken
 from dbproxy.lab.contexts import ContextSource
 from dbproxy.lab.database import DatabaseResource, DatabaseService
 from dbproxy.lab.destination_files import Layout
+from dbproxy.lab.destination_writer import BeforeWrite
 from dbproxy.lab.handshake import ConnectionHandler, Handshake
+from dbproxy.lab.keys import PrivateKey, new_rsa_key
 from dbproxy.lab.listener import Listener
 from dbproxy.lab.proxy import HANDSHAKE_TIMEOUT, PING_INTERVAL, Proxy, ProxyOptions
 from dbproxy.lab.roles import Role
@@ -45,6 +47,7 @@ class Lab:
         authority: the certificate authorities.
         bots: the bots and their tokens.
         roles: the roles by name.
+        tokens: what ``add_bot`` returned, by bot name.
         audit: the record of database sessions.
         web_ca_file: PEM file of the authority that issued the Proxy's web certificate; clients
             reach the Proxy with ``--proxy-ca`` and this file.
@@ -66,6 +69,7 @@ class Lab:
         self.directory = directory
         self.authority = Authority.create(cluster, split_database_ca=split_database_ca)
         self.roles: dict[str, Role] = {}
+        self.tokens: dict[str, JoinToken] = {}
         self.bots = Bots(self.authority, self.roles)
         self.audit = AuditLog(directory / AUDIT_FILE, on_audit_event)
         self.web_ca_file = directory / WEB_CA_FILE
@@ -105,7 +109,8 @@ class Lab:
             LabError: the bot exists, or has no role.
             RoleError: the cluster does not have one of the roles.
         """
-        return self.bots.add(name, roles)
+        self.tokens[name] = self.bots.add(name, roles)
+        return self.tokens[name]
 
     def protocol_of(self, service: str) -> str:
         """Returns the database protocol of a service.
@@ -115,13 +120,23 @@ class Lab:
         """
         return self._database.find(service).protocol
 
-    def tbot(self, config: str | Path, *, layout: Layout = "v14", gap: float = 0.0) -> Tbot:
+    def tbot(
+        self,
+        config: str | Path,
+        *,
+        layout: Layout = "v14",
+        gap: float = 0.0,
+        before_write: BeforeWrite | None = None,
+        generate_key: Callable[[], PrivateKey] = new_rsa_key,
+    ) -> Tbot:
         """Makes a tbot-like writer for this cluster; its ``run`` is the caller's to start.
 
         Args:
             config: the text of a tbot.yaml, or the path of one.
             layout: which generation of tbot to imitate.
             gap: seconds between two files of a destination.
+            before_write: called with the path before each file is opened.
+            generate_key: makes the key of each renewal, in a worker thread.
 
         Raises:
             TbotConfigError: the configuration is malformed.
@@ -129,7 +144,14 @@ class Lab:
         """
         source = str(config) if isinstance(config, Path) else "tbot.yaml"
         text = config.read_text(encoding="utf-8") if isinstance(config, Path) else config
-        return Tbot(load_tbot_config(text, source), self, layout=layout, gap=gap)
+        return Tbot(
+            load_tbot_config(text, source),
+            self,
+            layout=layout,
+            gap=gap,
+            before_write=before_write,
+            generate_key=generate_key,
+        )
 
     async def start_proxy(self) -> None:
         """Brings the Proxy up, on the port that it had before.
