@@ -8,7 +8,7 @@ lib/tbot/services/database/output_service.go (v17, v18) and lib/client/identityf
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from dbproxy.lab.tbot_config import FORMATS, FileNames, Output
@@ -88,7 +88,8 @@ def _v9(output: Output, material: Material) -> Iterator[DestinationFile]:
     yield DestinationFile("tlscacerts", CA_LIST_SEPARATOR.join(all_cas))
     yield DestinationFile("key", material.key)
     yield DestinationFile("key.pub", material.public_key)
-    for file in _templates(output, material):
+    # There was no Database CA yet: formats that need one got the Host CA.
+    for file in _templates(output, replace(material, database_cas=material.host_cas)):
         if file.name != output.names.database_ca:
             yield file
 
