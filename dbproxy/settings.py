@@ -286,7 +286,7 @@ class Settings:
         default=10 * SECONDS,
         metadata=_option(
             "--handshake-timeout",
-            help="How long a TLS handshake may take, with the Teleport Proxy or with a client.",
+            help="How long the TLS handshake with the Teleport Proxy may take.",
             kind=Kind.DURATION,
             metavar="DURATION",
         ),
@@ -295,7 +295,7 @@ class Settings:
         default=10 * SECONDS,
         metadata=_option(
             "--prologue-timeout",
-            help="How long a client may take from its first byte to the end of its first message.",
+            help="How long a client may take to connect, start TLS and send its first message.",
             kind=Kind.DURATION,
             metavar="DURATION",
         ),

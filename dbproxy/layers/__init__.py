@@ -4,6 +4,7 @@ from dbproxy.layers.base import Layer, LayerError, TruncatedError
 from dbproxy.layers.ping import PingError, PingLayer
 from dbproxy.layers.stack import LayerStack
 from dbproxy.layers.tls import TLSError, TLSLayer
+from dbproxy.layers.verify import describe_verify_error
 
 __all__ = [
     "Layer",
@@ -14,4 +15,5 @@ __all__ = [
     "TLSError",
     "TLSLayer",
     "TruncatedError",
+    "describe_verify_error",
 ]

@@ -37,12 +37,14 @@ class RelayEnd:
         error: Why, when the first end was not a clean one.
         upstream_spoke: Whether the upstream sent at least one byte.
         upstream_error: The failure of receiving from the upstream, if there was one.
+        client_ended: Whether the client has ended its direction or is gone.
     """
 
     closed_by: ClosedBy
     error: Exception | None
     upstream_spoke: bool
     upstream_error: Exception | None
+    client_ended: bool
 
 
 class Relay:
@@ -51,19 +53,25 @@ class Relay:
     Args:
         client: The client's side.
         upstream: The Teleport Proxy's side.
+        first_flight: Bytes of the client that were received already.
     """
 
     def __init__(
-        self, client: trio.abc.HalfCloseableStream, upstream: trio.abc.HalfCloseableStream
+        self,
+        client: trio.abc.HalfCloseableStream,
+        upstream: trio.abc.HalfCloseableStream,
+        first_flight: bytes = b"",
     ) -> None:
         self._client = client
         self._upstream = upstream
+        self._first_flight = first_flight
         self.bytes_up = 0
         self.bytes_down = 0
         self._closed_by: ClosedBy | None = None
         self._error: Exception | None = None
         self._upstream_error: Exception | None = None
         self._upstream_listens = True
+        self._client_ended = False
         self._directions = trio.CancelScope()
 
     async def run(self) -> RelayEnd:
@@ -81,15 +89,22 @@ class Relay:
             self._error,
             upstream_spoke=self.bytes_down > 0,
             upstream_error=self._upstream_error,
+            client_ended=self._client_ended,
         )
 
     async def _upwards(self) -> None:
+        if self._first_flight:
+            await self._deliver_up(self._first_flight)
+            self._first_flight = b""
         while data := await self._receive(self._client, ClosedBy.CLIENT):
-            if self._upstream_listens and await self._send(self._upstream, data, ClosedBy.UPSTREAM):
-                self.bytes_up += len(data)
-            else:
-                self._upstream_listens = False
+            if self._upstream_listens:
+                await self._deliver_up(data)
         await self._pass_end(self._upstream)
+
+    async def _deliver_up(self, data: bytes) -> None:
+        self._upstream_listens = await self._send(self._upstream, data, ClosedBy.UPSTREAM)
+        if self._upstream_listens:
+            self.bytes_up += len(data)
 
     async def _downwards(self) -> None:
         while data := await self._receive(self._upstream, ClosedBy.UPSTREAM):
@@ -131,6 +146,7 @@ class Relay:
             return  # it is gone already, so it needs no telling
 
     def _note_end(self, side: ClosedBy, error: Exception | None) -> None:
+        self._client_ended = self._client_ended or side is ClosedBy.CLIENT
         if self._closed_by is None:
             self._closed_by = side
             self._error = error

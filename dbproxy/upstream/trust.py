@@ -12,7 +12,6 @@ nor a byte of the client's. The name rules are those of RFC 6125, by the library
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import Final
 
 from cryptography import x509
 from OpenSSL import SSL, crypto
@@ -22,22 +21,9 @@ from service_identity.exceptions import CertificateError
 from service_identity.hazmat import DNS_ID, IPAddress_ID, ServiceID, verify_service_identity
 
 from dbproxy.identity import Identity
+from dbproxy.layers import describe_verify_error
 
 __all__ = ["ServerJudgement", "UpstreamTrust"]
-
-# X509_V_ERR_* of OpenSSL's include/openssl/x509_vfy.h, in words that help.
-_VERIFY_ERRORS: Final = {
-    9: "is not valid yet",
-    10: "has expired",
-    18: "is self-signed",
-    19: "leads to a self-signed certificate that is not a trusted authority",
-    20: "was issued by an authority that is not trusted",
-    21: "was issued by an authority that is not trusted (the intermediate certificate is missing)",
-    24: "was issued by a certificate that may not issue certificates",
-    26: "is not meant for TLS servers",
-    66: "has a key that is too weak",
-    68: "is signed with a hash that is too weak",
-}
 
 
 @dataclass(slots=True)
@@ -59,10 +45,7 @@ class ServerJudgement:
     def note_verify_error(self, number: int, depth: int, certificate: crypto.X509) -> None:
         """Keep the first failure of chain building."""
         if self.complaint is None:
-            subject = certificate.to_cryptography().subject.rfc4514_string()
-            what = _VERIFY_ERRORS.get(number, f"does not verify (X509_V_ERR {number})")
-            which = "" if depth == 0 else f": its issuer at depth {depth}"
-            self.complaint = f"({subject}){which} {what}"
+            self.complaint = describe_verify_error(number, depth, certificate)
 
     def check_name(self, certificate: crypto.X509) -> bool:
         """Whether the certificate is for the host; what is wrong is kept."""

@@ -1,0 +1,112 @@
+"""One accepted client: reading its first packets, and telling it why not.
+
+A refusal is a message in the client's own protocol. It must also arrive: closing a socket with
+unread bytes in it makes the system send a reset, which can destroy the message on its way. So a
+refused client is listened to for a moment after the end has been sent (a lingering close).
+"""
+
+from typing import Final
+
+import trio
+
+from dbproxy.errors import ClientError, Code, DBProxyError
+from dbproxy.layers import Layer, LayerError
+from dbproxy.protocols import Carry, Prologue, Reply, StartTLS
+from dbproxy.relay import LayeredStream
+
+__all__ = ["Client", "ClientGone"]
+
+_REFUSAL_TIMEOUT: Final = 5.0
+"""Seconds for a refusal to leave: the client may not be reading."""
+_LINGER: Final = 1.0
+"""Seconds in which a refused client may still send: it needs a round trip to read and close."""
+
+
+class ClientGone(Exception):
+    """The client ended the connection before its first message was complete."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Client:
+    """A client, from accept to close.
+
+    Args:
+        transport: The accepted connection.
+    """
+
+    def __init__(self, transport: trio.abc.HalfCloseableStream) -> None:
+        self.stream = LayeredStream(transport)
+        self._prologue: Prologue | None = None
+        self._can_be_told = True
+
+    @property
+    def spoke(self) -> bool:
+        """Whether the client has sent a byte."""
+        return self._prologue is not None and self._prologue.started
+
+    async def read_prologue(self, prologue: Prologue) -> StartTLS | Carry:
+        """Drive a prologue until it says how to go on.
+
+        Raises:
+            ClientError: The client cannot be served.
+            ClientGone: The client went away first.
+        """
+        self._prologue = prologue
+        try:
+            while data := await self.stream.receive_some():
+                for event in prologue.receive(data):
+                    if not isinstance(event, Reply):
+                        return event
+                    await self.stream.send_all(event.data)
+        except trio.BrokenResourceError as error:
+            raise ClientGone("the client reset the connection") from error
+        except LayerError as error:
+            raise ClientGone(f"the client broke off: {error}") from error
+        raise ClientGone("the client closed the connection before its first message was complete")
+
+    async def start_tls(self, layer: Layer, received: bytes) -> None:
+        """Complete a TLS handshake as the server.
+
+        Raises:
+            ClientError: `client-tls-failed`.
+            ClientGone: The client went away first.
+        """
+        self._can_be_told = False  # a client whose handshake failed has been sent an alert
+        try:
+            await self.stream.add_layer(layer, received)
+        except trio.BrokenResourceError as error:
+            raise ClientGone("the client reset the connection during the TLS handshake") from error
+        except LayerError as error:
+            raise ClientError(
+                Code.CLIENT_TLS_FAILED, f"the TLS handshake with the client failed: {error}"
+            ) from error
+        self._can_be_told = True
+
+    async def refuse(self, error: DBProxyError) -> None:
+        """Tell the client why, as well as its protocol and its present state allow, and close."""
+        if self._prologue is None or not self._can_be_told:
+            return
+        with trio.move_on_after(_REFUSAL_TIMEOUT):
+            try:
+                if refusal := self._prologue.refusal(error):
+                    await self.stream.send_all(refusal)
+            except (trio.BrokenResourceError, LayerError):
+                return  # it is gone; the record has the reason
+            await self.linger()
+
+    async def linger(self) -> None:
+        """End our direction, and give the client a moment to read what it was sent."""
+        with trio.move_on_after(_LINGER):
+            try:
+                await self.stream.send_eof()
+                while await self.stream.receive_some():
+                    pass  # what it still says is of no use any more
+            except (trio.BrokenResourceError, LayerError):
+                return  # it is gone
+
+    async def close(self) -> None:
+        """Close the socket, at once."""
+        await trio.aclose_forcefully(self.stream)

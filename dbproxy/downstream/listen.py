@@ -1,0 +1,173 @@
+"""The local listener: a TCP port on loopback, or a Unix socket."""
+
+import errno
+import os
+import socket
+import stat
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final, TypeAlias
+from urllib.parse import urlsplit
+
+import trio
+
+from dbproxy.errors import Code, ListenError, UsageError
+
+__all__ = ["ListenAddress", "TCPAddress", "UnixAddress", "listen_address", "open_listener"]
+
+_DEFAULT_HOST: Final = "127.0.0.1"
+_BACKLOG: Final = 1024
+_DENIED: Final = {errno.EACCES, errno.EPERM}
+_SOCKET_MODE: Final = 0o600
+"""Only our own user may connect; others are let in by the administrator's choice of owner."""
+
+
+@dataclass(frozen=True, slots=True)
+class TCPAddress:
+    """An IP address and port; port 0 takes a free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class UnixAddress:
+    """A socket in the file system."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return f"unix://{self.path}"
+
+
+ListenAddress: TypeAlias = TCPAddress | UnixAddress
+
+
+def listen_address(uri: str | None, port: int, *, anywhere: bool) -> ListenAddress:
+    """Where to listen.
+
+    Args:
+        uri: `tcp://HOST:PORT`, `HOST:PORT` or `unix:///PATH`; None for `port` on 127.0.0.1.
+        port: Used without `uri`.
+        anywhere: Whether an address that other hosts can reach is allowed.
+
+    Raises:
+        UsageError: The URI is malformed, or reachable by others without `anywhere`.
+    """
+    if uri is None:
+        return TCPAddress(_DEFAULT_HOST, port)
+    address = _parse(uri)
+    if isinstance(address, TCPAddress) and not anywhere and not _is_loopback(address.host):
+        raise UsageError(
+            f"--listen {uri} can be reached from other hosts",
+            next_step="Listen on 127.0.0.1, [::1] or a Unix socket, or add"
+            " --unsafe-listen-anywhere if that is what you want.",
+        )
+    return address
+
+
+def _parse(uri: str) -> ListenAddress:
+    parts = urlsplit(uri if "://" in uri else f"tcp://{uri}")
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise _malformed(uri) from error
+    if parts.scheme == "unix" and not parts.netloc and len(parts.path) > 1:
+        return UnixAddress(Path(parts.path))
+    if parts.scheme == "tcp" and host and port is not None and not parts.path:
+        return TCPAddress(_DEFAULT_HOST if host == "localhost" else host, port)
+    raise _malformed(uri)
+
+
+def _malformed(uri: str) -> UsageError:
+    return UsageError(
+        f"--listen {uri} is not an address to listen on",
+        next_step="Give tcp://HOST:PORT or unix:///PATH.",
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+async def open_listener(address: ListenAddress) -> trio.SocketListener:
+    """Bind and listen.
+
+    A Unix socket that nobody listens on any more is replaced; anything else in its place is not.
+
+    Raises:
+        ListenError: `address-in-use`, `listen-denied` or `listen-failed`.
+    """
+    try:
+        if isinstance(address, TCPAddress):
+            return await _open_tcp(address)
+        return _open_unix(address.path)
+    except OSError as error:
+        raise _listen_error(address, error) from error
+
+
+def _listen_error(address: ListenAddress, error: OSError) -> ListenError:
+    if error.errno == errno.EADDRINUSE:
+        return ListenError(
+            Code.ADDRESS_IN_USE, f"cannot listen on {address}: another process uses it"
+        )
+    code = Code.LISTEN_DENIED if error.errno in _DENIED else Code.LISTEN_FAILED
+    return ListenError(code, f"cannot listen on {address}: {error.strerror or error}")
+
+
+async def _open_tcp(address: TCPAddress) -> trio.SocketListener:
+    family, *_rest, name = (
+        await trio.socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    )[0]
+    listener = trio.socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        await listener.bind(name)
+        listener.listen(_BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return trio.SocketListener(listener)
+
+
+def _open_unix(path: Path) -> trio.SocketListener:
+    _remove_abandoned(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        # Bound without a moment in which others could connect, hence the umask and no await.
+        previous = os.umask(0o777 & ~_SOCKET_MODE)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(previous)
+        listener.listen(_BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return trio.SocketListener(trio.socket.from_stdlib_socket(listener))
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove a socket that a process which ended badly has left behind."""
+    try:
+        if not stat.S_ISSOCK(path.stat().st_mode):
+            return
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+        except BlockingIOError:
+            return  # its backlog is full, so somebody listens

@@ -1,0 +1,43 @@
+"""What OpenSSL found wrong with a peer's certificate, in words."""
+
+from typing import Final
+
+from cryptography.x509.oid import NameOID
+from OpenSSL import crypto
+
+__all__ = ["describe_verify_error"]
+
+# X509_V_ERR_* of OpenSSL's include/openssl/x509_vfy.h, in words that help.
+_VERIFY_ERRORS: Final = {
+    9: "is not valid yet",
+    10: "has expired",
+    18: "is self-signed",
+    19: "leads to a self-signed certificate that is not a trusted authority",
+    20: "was issued by an authority that is not trusted",
+    21: "was issued by an authority that is not trusted (the intermediate certificate is missing)",
+    24: "was issued by a certificate that may not issue certificates",
+    26: "is not meant for TLS servers",
+    66: "has a key that is too weak",
+    68: "is signed with a hash that is too weak",
+}
+
+
+def describe_verify_error(number: int, depth: int, certificate: crypto.X509) -> str:
+    """The end of a sentence that begins with "the certificate".
+
+    Args:
+        number: OpenSSL's X509_V_ERR_*.
+        depth: Where in the chain: 0 is the peer's own certificate.
+        certificate: The one at that depth.
+    """
+    what = _VERIFY_ERRORS.get(number, f"does not verify (X509_V_ERR {number})")
+    which = "" if depth == 0 else f": its issuer at depth {depth}"
+    return f"({_common_name(certificate)}){which} {what}"
+
+
+def _common_name(certificate: crypto.X509) -> str:
+    try:
+        names = certificate.to_cryptography().subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    except ValueError:
+        return "malformed"
+    return f"CN={names[0].value!s}" if names else "without a common name"
