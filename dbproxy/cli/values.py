@@ -44,7 +44,20 @@ class Parsed(_ParamType):
             self.fail(str(error), param, ctx)
 
 
-def value_type(option: Option) -> Parsed:
+class Truth(click.types.BoolParamType):
+    """Whether a flag is set, as an environment variable says it."""
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> bool:
+        """Turn the word into a truth; the True of a flag that was typed passes."""
+        word = str(value).strip().lower()
+        if word not in TRUTH:
+            self.fail(f"`{value}` is neither yes nor no: give 1 or 0", param, ctx)
+        return TRUTH[word]
+
+
+def value_type(option: Option) -> Parsed | Truth:
     """The click type that reads the option's text."""
     if option.kind is Kind.CHOICE:
         return Parsed("word", partial(_one_of, option.choices))
@@ -68,21 +81,14 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _truth(text: str) -> bool:
-    word = text.strip().lower()
-    if word not in TRUTH:
-        raise ValueError(f"`{text}` is neither yes nor no: give 1 or 0")
-    return TRUTH[word]
-
-
 def _one_of(words: tuple[str, ...], text: str) -> str:
     if text not in words:
         raise ValueError(f"`{text}` is not one of: {', '.join(words)}")
     return text
 
 
-_TYPES: Final = {
-    Kind.FLAG: Parsed("boolean", _truth),
+_TYPES: Final[dict[Kind, Parsed | Truth]] = {
+    Kind.FLAG: Truth(),
     Kind.TEXT: Parsed("text", _text),
     Kind.PATH: Parsed("path", _path),
     Kind.PORT: Parsed("port", _port),

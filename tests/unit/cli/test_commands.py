@@ -1,0 +1,85 @@
+import sys
+
+import pytest
+
+from dbproxy import _version
+from dbproxy.cli import Commands, dbproxy
+from dbproxy.cli.errors import run
+from dbproxy.cli.invocation import Invocation
+from dbproxy.cli.lazy import LazyGroup
+from dbproxy.settings import Scope, environment_names, options
+
+
+def output_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert run(dbproxy, arguments, Invocation()) == 0
+    output = capsys.readouterr()
+    assert output.err == ""
+    return output.out
+
+
+def test_the_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert output_of(capsys, "--version") == f"dbproxy {_version.__version__}\n"
+
+
+def test_the_help_shows_every_option_with_its_environment_variables(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = output_of(capsys, "db", "--help").split()
+    text = " ".join(words)
+    for name, option, _ in options(*Scope):
+        for flag in option.flags:
+            assert flag in text
+        assert f"[env var: {', '.join(environment_names(name))}" in text
+
+
+def test_the_help_shows_the_defaults_as_one_would_type_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = " ".join(output_of(capsys, "db", "--help").split())
+    assert "DBPROXY_DRAIN_TIMEOUT; default: 10s]" in text
+    assert "DBPROXY_FORMAT; default: text]" in text
+    assert "DBPROXY_TUNNEL]" in text
+
+
+def test_global_options_have_a_section_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    own, everywhere = output_of(capsys, "db", "-h").split("Global options, ")
+    for name, option, _ in options(Scope.GLOBAL):
+        assert option.flags[-1] in everywhere, name
+    for name, option, _ in options(Scope.DB):
+        assert option.flags[-1] in own, name
+
+
+def test_the_help_before_the_command_shows_the_global_options_and_the_commands(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = output_of(capsys, "--help")
+    for _, option, _ in options(Scope.GLOBAL):
+        assert option.flags[-1] in text
+    commands = text.split("Commands:")[1]
+    assert "db " in commands
+
+
+def test_an_unknown_command_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(dbproxy, ["nix"], Invocation()) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "dbproxy: error: no such command 'nix' [usage]",
+        "See `dbproxy --help`.",
+    ]
+
+
+def test_a_command_is_imported_only_when_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Commands, "places", {"absent": "dbproxy.cli.absent"})
+    commands: LazyGroup = Commands("group")
+    context = commands.make_context("dbproxy", [], resilient_parsing=True)
+    assert commands.list_commands(context) == []
+    assert commands.get_command(context, "absent") is None
+    assert "dbproxy.cli.absent" not in sys.modules
+
+
+def test_debug_before_the_command_is_known_at_the_border(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    invocation = Invocation()
+    run(dbproxy, ["--debug", "db", "--help"], invocation)
+    assert invocation.debug is True
+    assert capsys.readouterr().err == ""

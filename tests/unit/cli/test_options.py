@@ -1,0 +1,274 @@
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import click
+import pytest
+
+from dbproxy.cli import options
+from dbproxy.cli.errors import run
+from dbproxy.cli.invocation import Invocation, invocation_of
+from dbproxy.cli.options import flags_of, global_options, settings_from, settings_options
+from dbproxy.settings import Mode, Scope, Settings, environment_names
+from dbproxy.settings import options as declared_options
+
+Resolve = Callable[..., Settings]
+
+
+@click.group(params=global_options())
+@click.pass_context
+def group(context: click.Context, /, **_options: object) -> None:
+    invocation_of(context).flags.update(flags_of(context))
+
+
+seen: list[Settings] = []
+
+
+@group.command(params=settings_options())
+@click.pass_context
+def show(context: click.Context, /, **_options: object) -> None:
+    seen.append(settings_from(context))
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name, _, _ in declared_options(*Scope):
+        for variable in environment_names(name):
+            monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(options, "DEFAULT_CONFIG", tmp_path / "absent.yaml")
+    seen.clear()
+
+
+@pytest.fixture
+def resolve(monkeypatch: pytest.MonkeyPatch) -> Resolve:
+    def resolve(*arguments: str, env: Mapping[str, str] | None = None) -> Settings:
+        for variable, value in (env or {}).items():
+            monkeypatch.setenv(variable, value)
+        assert run(group, arguments, Invocation()) == 0
+        return seen[-1]
+
+    return resolve
+
+
+@pytest.fixture
+def refusal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    def refusal(*arguments: str, env: Mapping[str, str] | None = None) -> str:
+        for variable, value in (env or {}).items():
+            monkeypatch.setenv(variable, value)
+        assert run(group, arguments, Invocation()) == 2
+        return capsys.readouterr().err.splitlines()[0]
+
+    return refusal
+
+
+def test_without_anything_the_defaults_of_settings_hold(resolve: Resolve) -> None:
+    assert resolve("show") == Settings()
+
+
+def test_every_setting_has_a_flag_of_its_own(resolve: Resolve) -> None:
+    settings = resolve(
+        *(
+            "-c",
+            "tbot.yaml",
+            "--destination-dir=/opt/machine-id",
+            "--proxy",
+            "teleport.example.com",
+        ),
+        *("--proxy-ca=ca.pem", "--insecure", "-d", "--log-format=json", "show", "example-server"),
+        *("--listen=tcp://127.0.0.1:1", "--unsafe-listen-anywhere", "--terminate"),
+        *("--server-cert=c.pem", "--server-key=k.pem", "-u", "alice", "-n", "example"),
+        *("--format=json", "--connect-timeout=1s", "--handshake-timeout=2s"),
+        *("--prologue-timeout=3s", "--drain-timeout=0"),
+    )
+    assert settings == Settings(
+        config=Path("tbot.yaml"),
+        destination_dir=Path("/opt/machine-id"),
+        proxy="teleport.example.com",
+        proxy_ca=Path("ca.pem"),
+        insecure=True,
+        debug=True,
+        log_format="json",
+        service="example-server",
+        listen="tcp://127.0.0.1:1",
+        unsafe_listen_anywhere=True,
+        terminate=True,
+        server_cert=Path("c.pem"),
+        server_key=Path("k.pem"),
+        db_user="alice",
+        db_name="example",
+        format="json",
+        connect_timeout=1.0,
+        handshake_timeout=2.0,
+        prologue_timeout=3.0,
+        drain_timeout=0.0,
+    )
+
+
+def test_every_setting_has_an_environment_variable(resolve: Resolve) -> None:
+    environment = {
+        "DBPROXY_CONFIG": "tbot.yaml",
+        "DBPROXY_DESTINATION_DIR": "/opt/machine-id",
+        "DBPROXY_PROXY": "teleport.example.com",
+        "DBPROXY_PROXY_CA": "ca.pem",
+        "DBPROXY_INSECURE": "1",
+        "DBPROXY_DEBUG": "true",
+        "DBPROXY_LOG_FORMAT": "json",
+        "DBPROXY_SERVICE": "example-server",
+        "DBPROXY_PORT": "5432",
+        "DBPROXY_UNSAFE_LISTEN_ANYWHERE": "yes",
+        "DBPROXY_TUNNEL": "YES",
+        "DBPROXY_DB_USER": "alice",
+        "DBPROXY_DB_NAME": "example",
+        "DBPROXY_FORMAT": "json",
+        "DBPROXY_CONNECT_TIMEOUT": "500ms",
+        "DBPROXY_DRAIN_TIMEOUT": "1m",
+    }
+    assert resolve("show", env=environment) == Settings(
+        config=Path("tbot.yaml"),
+        destination_dir=Path("/opt/machine-id"),
+        proxy="teleport.example.com",
+        proxy_ca=Path("ca.pem"),
+        insecure=True,
+        debug=True,
+        log_format="json",
+        service="example-server",
+        port=5432,
+        unsafe_listen_anywhere=True,
+        tunnel=True,
+        db_user="alice",
+        db_name="example",
+        format="json",
+        connect_timeout=0.5,
+        drain_timeout=60.0,
+    )
+
+
+def test_a_global_option_may_come_after_the_command_and_then_wins(resolve: Resolve) -> None:
+    assert resolve("--proxy=a", "show", "--proxy=b").proxy == "b"
+    assert resolve("show", "--proxy=b").proxy == "b"
+    assert resolve("--proxy=a", "show").proxy == "a"
+
+
+def test_the_last_of_two_equal_flags_wins(resolve: Resolve) -> None:
+    assert resolve("show", "--port=1", "-p", "2").port == 2
+
+
+@pytest.mark.parametrize("arguments", [("--proxy=flag", "show"), ("show", "--proxy=flag")])
+def test_a_flag_beats_the_environment_on_both_sides_of_the_command(
+    resolve: Resolve, arguments: tuple[str, ...]
+) -> None:
+    assert resolve(*arguments, env={"DBPROXY_PROXY": "environment"}).proxy == "flag"
+
+
+def test_nonsense_in_the_environment_does_not_matter_where_a_flag_decides(
+    resolve: Resolve,
+) -> None:
+    environment = {"DBPROXY_LOG_FORMAT": "xml", "DBPROXY_PORT": "many"}
+    settings = resolve("--log-format=json", "show", "--port=1", env=environment)
+    assert (settings.log_format, settings.port) == ("json", 1)
+
+
+def test_our_environment_variable_beats_that_of_tbot(resolve: Resolve) -> None:
+    assert resolve("show", env={"TBOT_CONFIG_PATH": "theirs"}).config == Path("theirs")
+    assert resolve("show", env={"DBPROXY_CONFIG": "ours"}).config == Path("ours")
+
+
+def test_an_empty_environment_variable_counts_as_unset(resolve: Resolve) -> None:
+    empty = {"DBPROXY_CONFIG": "", "DBPROXY_PORT": "", "DBPROXY_TUNNEL": "", "DBPROXY_SERVICE": ""}
+    assert resolve("show", env=empty) == Settings()
+
+
+@pytest.mark.parametrize("word", ["0", "false", "no", "False", "NO"])
+def test_a_flag_can_be_said_to_be_off_in_the_environment(resolve: Resolve, word: str) -> None:
+    assert resolve("show", env={"DBPROXY_INSECURE": word}).insecure is False
+
+
+def test_a_mode_on_the_command_line_beats_the_other_mode_in_the_environment(
+    resolve: Resolve,
+) -> None:
+    terminate = {
+        "DBPROXY_TERMINATE": "1",
+        "DBPROXY_SERVER_CERT": "c.pem",
+        "DBPROXY_SERVER_KEY": "k.pem",
+    }
+    assert resolve("show", "--tunnel", env=terminate).mode is Mode.TUNNEL
+
+
+def test_the_mode_in_the_environment_gives_way_to_terminate(resolve: Resolve) -> None:
+    assert resolve("show", "--terminate", env={"DBPROXY_TUNNEL": "1"}).mode is Mode.TERMINATE
+
+
+def test_a_port_on_the_command_line_beats_listen_in_the_environment(resolve: Resolve) -> None:
+    settings = resolve("show", "--port=1", env={"DBPROXY_LISTEN": "tcp://127.0.0.1:2"})
+    assert (settings.port, settings.listen) == (1, None)
+
+
+def test_listen_on_the_command_line_beats_a_port_in_the_environment(resolve: Resolve) -> None:
+    settings = resolve("show", "--listen=tcp://127.0.0.1:2", env={"DBPROXY_PORT": "1"})
+    assert (settings.port, settings.listen) == (0, "tcp://127.0.0.1:2")
+
+
+def test_tbots_usual_configuration_is_used_when_it_exists(
+    resolve: Resolve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    usual = tmp_path / "tbot.yaml"
+    usual.touch()
+    monkeypatch.setattr(options, "DEFAULT_CONFIG", usual)
+    assert resolve("show").config == usual
+    assert resolve("show", "--destination-dir=d").config == usual
+    assert resolve("show", "--config=other").config == Path("other")
+    assert resolve("show", "--destination-dir=d", "--proxy=p").config is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("show", "--port=99999"), "--port: `99999` is not a port: give 0 to 65535"),
+        (("show", "--port=-1"), "--port: `-1` is not a port: give 0 to 65535"),
+        (("show", "--port=٣"), "--port: `٣` is not a port: give 0 to 65535"),
+        (("show", "--format=xml"), "--format: `xml` is not one of: text, json"),
+        (("--log-format=xml", "show"), "--log-format: `xml` is not one of: console, json"),
+        (("show", "--destination-dir="), "--destination-dir: the value is empty"),
+        (("show", ""), "SERVICE: the value is empty"),
+        (("show", "a", "b"), "got unexpected extra argument (b)"),
+        (("show", "--connect-timeout=0"), "--connect-timeout must be more than 0 seconds"),
+        (
+            ("show", "--drain-timeout=soon"),
+            "--drain-timeout: `soon` is not a duration: give for example 500ms, 10s, 1m30s or 2.5",
+        ),
+        (
+            ("show", "--tunnel", "--terminate"),
+            "--tunnel and --terminate contradict each other: give one of them",
+        ),
+        (
+            ("show", "--port=1", "--listen=tcp://127.0.0.1:2"),
+            "--port and --listen contradict each other: give one of them",
+        ),
+    ],
+)
+def test_a_wrong_argument_is_one_sentence(
+    refusal: Callable[..., str], arguments: tuple[str, ...], sentence: str
+) -> None:
+    assert refusal(*arguments) == f"dbproxy: error: {sentence} [usage]"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "sentence"),
+    [
+        ("DBPROXY_PORT", "many", "`many` is not a port: give 0 to 65535"),
+        ("DBPROXY_INSECURE", "maybe", "`maybe` is neither yes nor no: give 1 or 0"),
+        ("DBPROXY_LOG_FORMAT", "xml", "`xml` is not one of: console, json"),
+    ],
+)
+def test_a_wrong_value_in_the_environment_is_named_by_its_variable(
+    refusal: Callable[..., str], variable: str, value: str, sentence: str
+) -> None:
+    assert (
+        refusal("show", env={variable: value}) == f"dbproxy: error: {variable}: {sentence} [usage]"
+    )
+
+
+def test_two_contradicting_variables_are_refused(refusal: Callable[..., str]) -> None:
+    both = {"DBPROXY_TUNNEL": "1", "DBPROXY_TERMINATE": "1"}
+    assert "--tunnel and --terminate contradict each other" in refusal("show", env=both)
