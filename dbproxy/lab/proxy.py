@@ -111,14 +111,18 @@ class Proxy:
         self.connections += 1
         try:
             async with LingeringStream(connection) as transport:
-                await self._serve(transport, facts)
+                await self._serve_noting_errors(transport, facts)
+        finally:
+            self.connections -= 1
+
+    async def _serve_noting_errors(self, transport: LingeringStream, facts: Handshake) -> None:
+        try:
+            await self._serve(transport, facts)
         except* (LabError, trio.BrokenResourceError, trio.ClosedResourceError) as group:
             facts.error = _first_text(group)
         except* trio.TooSlowError:
             facts.error = "the client took too long"
-        finally:
-            self.connections -= 1
-            log.debug("connection from %s ended: %s", facts.peer, facts.error or "done")
+        log.debug("connection from %s ended: %s", facts.peer, facts.error or "done")
 
     async def _serve(self, transport: LingeringStream, facts: Handshake) -> None:
         with trio.fail_after(self._options.handshake_timeout):
