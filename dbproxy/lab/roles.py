@@ -83,7 +83,8 @@ class Role:
         """
         try:
             documents = [document for document in yaml.safe_load_all(text) if document is not None]
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            # PyYAML lets the errors of impossible dates, endless numbers and deep nesting through.
             raise RoleError(f"role: not valid YAML: {_one_line(error)}") from error
         if not documents:
             raise RoleError("role: the text holds no document")
@@ -232,5 +233,5 @@ def _label_values(reader: _Reader) -> tuple[str, ...]:
     return values
 
 
-def _one_line(error: yaml.YAMLError) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())

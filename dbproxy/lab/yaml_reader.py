@@ -199,7 +199,7 @@ def read_yaml(text: str, source: str) -> YamlReader:
         line = mark.line + 1 if mark else 1
         problem = error.problem or error.context or "not valid"
         raise TbotConfigError(f"{source}: line {line}: not valid YAML: {problem}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         text_of = " ".join(str(error).split())
         raise TbotConfigError(f"{source}: line 1: not valid YAML: {text_of}") from error
     return YamlReader(node, source, "", _line(node) if node else 1)

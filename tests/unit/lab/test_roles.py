@@ -184,6 +184,8 @@ HEAD = "kind: role\nversion: v7\nmetadata: {name: r}\n"
     [
         ("", "holds no document"),
         ("a: [", "not valid YAML"),
+        ("a: 2026-99-99", "not valid YAML"),
+        ("[" * 5000, "not valid YAML"),
         ("[]", "role 1: expected a mapping, found list"),
         ("kind: user\nversion: v7\nmetadata: {name: r}", "role 1: kind: expected role, found user"),
         ("version: v7\nmetadata: {name: r}", "role 1: kind: expected a string, found nothing"),

@@ -178,6 +178,7 @@ def test_a_token_is_not_shown() -> None:
         ("a: 1\nb: ]", "line 2: not valid YAML: "),
         ("a: 1\n---\nb: 2", "line 2: not valid YAML: "),
         ("\x00", "line 1: not valid YAML: "),
+        ("[" * 5000, "line 1: not valid YAML: "),
         ("[]", "line 1: expected a mapping, found a list"),
         ("text", "line 1: expected a mapping, found a scalar"),
         ("debug: true\nrenew_interval: 1m", "line 2: renew_interval: unknown key; expected one "),
