@@ -4,20 +4,17 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import click
 
 from dbproxy._version import __version__
+from dbproxy.proxy import Started
 from dbproxy.settings import Mode, Settings
-
-if TYPE_CHECKING:
-    from dbproxy.proxy import Started
 
 __all__ = ["announce", "start_message"]
 
 
-def announce(started: "Started", settings: Settings) -> None:
+def announce(started: Started, settings: Settings) -> None:
     """Write the start message to standard output, at once.
 
     That its reader has gone away is no reason to end: the port is there for the clients.
@@ -35,14 +32,14 @@ def announce(started: "Started", settings: Settings) -> None:
         ) from error
 
 
-def start_message(started: "Started", settings: Settings) -> str:
+def start_message(started: Started, settings: Settings) -> str:
     """The start message in the format asked for, without its last line end."""
     if settings.format == "json":
         return json.dumps(_facts(started))
     return "\n".join(_sentences(started, settings))
 
 
-def _facts(started: "Started") -> dict[str, str | None]:
+def _facts(started: Started) -> dict[str, str | None]:
     files = (started.ca_file, started.certificate_file, started.key_file)
     ca_file, certificate_file, key_file = (str(file) if file else None for file in files)
     return {
@@ -60,7 +57,7 @@ def _facts(started: "Started") -> dict[str, str | None]:
     }
 
 
-def _sentences(started: "Started", settings: Settings) -> Iterator[str]:
+def _sentences(started: Started, settings: Settings) -> Iterator[str]:
     """The lines that users of `tsh proxy db` know, in their order."""
     yield f"Started DB proxy on {started.address}"
     if settings.port == 0 and settings.listen is None:

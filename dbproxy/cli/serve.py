@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 import trio
 
@@ -13,10 +13,8 @@ from dbproxy.cli.announce import announce
 from dbproxy.events import Subscriber
 from dbproxy.ops.log import EventLog, dropped_notice, make_logger
 from dbproxy.ops.log_writer import log_writer
+from dbproxy.proxy import DatabaseProxy, Started
 from dbproxy.settings import Settings
-
-if TYPE_CHECKING:
-    from dbproxy.proxy import Started
 
 __all__ = ["run_with_signals", "serve"]
 
@@ -26,7 +24,7 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Proxy(Protocol):
     """What is needed of `DatabaseProxy` here."""
 
-    async def run(self, *, task_status: "trio.TaskStatus[Started]" = ...) -> None: ...
+    async def run(self, *, task_status: trio.TaskStatus[Started] = ...) -> None: ...
     def stop(self) -> None: ...
     def stop_now(self) -> None: ...
     async def reload(self) -> None: ...
@@ -39,8 +37,6 @@ def serve(settings: Settings) -> None:
         DBProxyError: It could not be started; possibly in an exception group.
         click.ClickException: The start message could not be written; likewise.
     """
-    from dbproxy.proxy import DatabaseProxy
-
     with event_log(settings) as subscriber:
         proxy = DatabaseProxy(settings, subscriber)
         trio.run(run_with_signals, proxy, lambda started: announce(started, settings))
@@ -59,7 +55,7 @@ def event_log(settings: Settings) -> Iterator[Subscriber]:
         yield EventLog(logger, debug=settings.debug)
 
 
-async def run_with_signals(proxy: Proxy, tell: "Callable[[Started], None]") -> None:
+async def run_with_signals(proxy: Proxy, tell: Callable[[Started], None]) -> None:
     """Run `proxy` and do what signals ask for.
 
     SIGINT and SIGTERM stop it, a second one at once; SIGHUP makes it read the identity again.
@@ -76,7 +72,7 @@ async def run_with_signals(proxy: Proxy, tell: "Callable[[Started], None]") -> N
             nursery.cancel_scope.cancel()
 
 
-async def _run(proxy: Proxy, startup: trio.CancelScope, tell: "Callable[[Started], None]") -> None:
+async def _run(proxy: Proxy, startup: trio.CancelScope, tell: Callable[[Started], None]) -> None:
     async with trio.open_nursery() as nursery:
         with startup:
             started = await nursery.start(proxy.run)

@@ -39,6 +39,7 @@ def processors(log_format: str, *, colors: bool) -> list[Processor]:
         return [
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _lead,
             structlog.processors.JSONRenderer(),
         ]
     return [
@@ -46,6 +47,11 @@ def processors(log_format: str, *, colors: bool) -> list[Processor]:
         structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=False),
         _Console(_Colors() if colors else _NoColors()),
     ]
+
+
+def _lead(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Put what every line has before what only some have."""
+    return {key: event.pop(key) for key in ("timestamp", "level", "event")} | dict(event)
 
 
 class _NoColors:

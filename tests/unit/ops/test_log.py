@@ -68,6 +68,7 @@ def objects(*events: Event, debug: bool = False) -> list[dict[str, object]]:
 def test_an_event_is_one_json_object_under_its_stable_name() -> None:
     (line,) = logged(LISTENING)
     assert "\n" not in line
+    assert list(json.loads(line))[:3] == ["timestamp", "level", "event"]
     entry = json.loads(line)
     timestamp = entry.pop("timestamp")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", timestamp)
