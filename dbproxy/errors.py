@@ -64,7 +64,6 @@ class Code(StrEnum):
     LISTEN_DENIED = "listen-denied"
     LISTEN_FAILED = "listen-failed"
     STATE_DIRECTORY_UNUSABLE = "state-directory-unusable"
-    SERVER_CERTIFICATE_UNUSABLE = "server-certificate-unusable"
 
     UPSTREAM_UNREACHABLE = "upstream-unreachable"
     UPSTREAM_UNTRUSTED = "upstream-untrusted"
@@ -197,11 +196,6 @@ PROBLEMS: dict[Code, Problem] = {
         "The state directory, where dbproxy keeps its local certificate authority, cannot be used.",
         "Set STATE_DIRECTORY to a directory that this user may write to, or give --server-cert"
         " and --server-key.",
-    ),
-    Code.SERVER_CERTIFICATE_UNUSABLE: Problem(
-        Fault.OPERATOR,
-        "The certificate or key given for the local listener cannot be used.",
-        "Check the files given with --server-cert and --server-key.",
     ),
     Code.UPSTREAM_UNREACHABLE: Problem(
         Fault.UPSTREAM,

@@ -16,6 +16,7 @@ from dbproxy.errors import Code
 __all__ = [
     "ClosedBy",
     "ConnectionClosed",
+    "ConnectionFailed",
     "ConnectionOpened",
     "ConnectionRecord",
     "DrainingStarted",
@@ -69,7 +70,9 @@ class ConnectionRecord:
         opened_at: When the client was accepted, in UTC.
         duration: Seconds from accept to close.
         closed_by: Who ended it first.
-        outcome: `relayed`, `cancel-request`, `probe` (closed without sending a byte) or `refused`.
+        outcome: `relayed`; `cancel-request`; `refused`, with `code`; `probe`, closed without
+            sending a byte; `abandoned`, closed within its first message; `stopped`, ended by our
+            own stop; `failed`, by a bug.
         code: Why, when it did not end well.
         reason: The same in words.
     """
@@ -172,6 +175,16 @@ class ConnectionClosed(Event):
 
     name: ClassVar[str] = "connection-closed"
     record: ConnectionRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionFailed(Event):
+    """A bug in dbproxy ended a connection; the others go on."""
+
+    name: ClassVar[str] = "connection-failed"
+    level: ClassVar[Level] = Level.ERROR
+    id: int
+    error: Exception
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

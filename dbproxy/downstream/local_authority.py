@@ -32,6 +32,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from dbproxy.errors import Code, ListenError
+from dbproxy.identity import PrivateKey
 
 __all__ = ["LocalAuthority", "ServerCertificate", "default_state_directory"]
 
@@ -61,13 +62,13 @@ class ServerCertificate:
     Attributes:
         certificate: The leaf.
         chain: What the client needs on the way to `ca_file`, without the root.
-        private_key: The leaf's key.
+        private_key: The leaf's key, of a kind that OpenSSL signs with.
         ca_file: The file that a client must trust.
     """
 
     certificate: x509.Certificate
     chain: tuple[x509.Certificate, ...]
-    private_key: ec.EllipticCurvePrivateKey
+    private_key: PrivateKey
     ca_file: Path
 
     def __repr__(self) -> str:

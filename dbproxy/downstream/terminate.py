@@ -99,7 +99,10 @@ class TerminatingAdmission:
             context.add_extra_chain_cert(intermediate)
         self._trust(context, identity.user_cas)
         context.set_verify(SSL.VERIFY_PEER, _note_complaint)
-        context.set_alpn_select_callback(self._select_alpn)
+        if (wanted := self._protocol.server_alpn()) is not None:
+            context.set_alpn_select_callback(
+                lambda _, offered: wanted if wanted in offered else SSL.NO_OVERLAPPING_PROTOCOLS
+            )
         return context
 
     def _trust(self, context: SSL.Context, authorities: Sequence[x509.Certificate]) -> None:
@@ -109,10 +112,6 @@ class TerminatingAdmission:
             store.add_cert(crypto.X509.from_cryptography(authority))
             # Some clients choose their certificate by the authorities that the server names.
             context.add_client_ca(authority)
-
-    def _select_alpn(self, _connection: SSL.Connection, offered: list[bytes]) -> object:
-        wanted = self._protocol.server_alpn()
-        return wanted if wanted in offered else SSL.NO_OVERLAPPING_PROTOCOLS
 
     def _judge(self, certificate: x509.Certificate | None, judgement: _ClientJudgement) -> None:
         if certificate is None:

@@ -5,6 +5,7 @@ from dbproxy.identity.destination import read_destination, stamp
 from dbproxy.identity.duration import parse_go_duration
 from dbproxy.identity.identity import Identity, IdentityFiles
 from dbproxy.identity.locate import locate
+from dbproxy.identity.named_files import read_certificates, read_key_pair
 from dbproxy.identity.pem import PrivateKey, load_certificates, load_private_key
 from dbproxy.identity.route import Route
 from dbproxy.identity.store import IdentityStore
@@ -32,7 +33,9 @@ __all__ = [
     "parse_go_duration",
     "parse_subject",
     "parse_tbot_config",
+    "read_certificates",
     "read_destination",
+    "read_key_pair",
     "stamp",
     "watch",
 ]

@@ -1,0 +1,34 @@
+"""The local side: listening, letting clients in, serving them."""
+
+from dbproxy.downstream.admit import Admission, RelayedAdmission
+from dbproxy.downstream.connection import ConnectionHandler
+from dbproxy.downstream.listen import (
+    ListenAddress,
+    TCPAddress,
+    UnixAddress,
+    listen_address,
+    open_listener,
+)
+from dbproxy.downstream.local_authority import (
+    LocalAuthority,
+    ServerCertificate,
+    default_state_directory,
+)
+from dbproxy.downstream.peer import describe_address
+from dbproxy.downstream.terminate import TerminatingAdmission
+
+__all__ = [
+    "Admission",
+    "ConnectionHandler",
+    "ListenAddress",
+    "LocalAuthority",
+    "RelayedAdmission",
+    "ServerCertificate",
+    "TCPAddress",
+    "TerminatingAdmission",
+    "UnixAddress",
+    "default_state_directory",
+    "describe_address",
+    "listen_address",
+    "open_listener",
+]

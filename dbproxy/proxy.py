@@ -1,0 +1,355 @@
+"""DatabaseProxy: wires the parts together, runs them and drains them."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from dbproxy.downstream import (
+    Admission,
+    ConnectionHandler,
+    ListenAddress,
+    LocalAuthority,
+    RelayedAdmission,
+    ServerCertificate,
+    TerminatingAdmission,
+    UnixAddress,
+    default_state_directory,
+    describe_address,
+    listen_address,
+    open_listener,
+)
+from dbproxy.errors import UsageError
+from dbproxy.events import (
+    DrainingStarted,
+    EventStream,
+    InsecureChoice,
+    Listening,
+    Stopped,
+    Subscriber,
+)
+from dbproxy.identity import (
+    Identity,
+    IdentityStore,
+    TbotConfig,
+    load_tbot_config,
+    locate,
+    read_certificates,
+    read_key_pair,
+    watch,
+)
+from dbproxy.protocols import ConnectionFacts, DatabaseProtocol, protocol_named
+from dbproxy.settings import Mode, Settings
+from dbproxy.upstream import ProxyAddress, UpstreamDialer, UpstreamTrust
+
+__all__ = ["DatabaseProxy", "Started", "open_database_proxy"]
+
+_UNIX_SOCKET_PREFIX: Final = ".s.PGSQL."
+"""libpq finds a Unix socket by directory and port (PostgreSQL documentation, 32.1.2, `host`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """What a client needs to know about a proxy that is listening.
+
+    Attributes:
+        address: `127.0.0.1:12345`, `[::1]:12345` or `unix:///path`.
+        mode: How clients are authenticated.
+        service: The Teleport database service.
+        protocol: The database protocol.
+        database_user: The database user, if known.
+        database_name: The database name, if known.
+        ca_file: What the client must trust; None in tunnel mode.
+        certificate_file: The certificate that the client must show; None in tunnel mode.
+        key_file: Its key; None in tunnel mode.
+        connect_command: A command line to paste.
+    """
+
+    address: str
+    mode: Mode
+    service: str
+    protocol: str
+    database_user: str | None
+    database_name: str | None
+    ca_file: Path | None
+    certificate_file: Path | None
+    key_file: Path | None
+    connect_command: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A proxy that listens and does not accept yet."""
+
+    address: ListenAddress
+    listener: trio.SocketListener
+    handler: ConnectionHandler
+    store: IdentityStore
+    started: Started
+
+
+class DatabaseProxy:
+    """One local listener for one Teleport database service.
+
+    Args:
+        settings: What to carry, from where to where, and how.
+        subscribers: Get every event.
+    """
+
+    def __init__(self, settings: Settings, *subscribers: Subscriber) -> None:
+        self._settings = settings
+        self._events = EventStream(*subscribers)
+        self._accepting = trio.CancelScope()
+        self._serving = trio.CancelScope()
+        self._store: IdentityStore | None = None
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[Started] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Load the identity, listen, and serve until `stop`; then drain.
+
+        Reports a `Started` once the listener accepts connections. Cancelling it ends every
+        connection at once.
+
+        Raises:
+            UsageError: The settings are incomplete.
+            ConfigError: The tbot configuration cannot be used.
+            IdentityError: The identity cannot be used.
+            ListenError: The listener cannot be opened.
+        """
+        prepared = await self.prepare()
+        task_status.started(prepared.started)
+        await self.serve(prepared)
+
+    async def prepare(self) -> Prepared:
+        """Load the identity and open the listener, without accepting yet.
+
+        Here fails what the operator must know at once; `run` says how.
+        """
+        settings = self._settings
+        config = load_tbot_config(settings.config) if settings.config is not None else None
+        address = listen_address(
+            settings.listen, settings.port, anywhere=settings.unsafe_listen_anywhere
+        )
+        store = await self._load_identity(config)
+        protocol = protocol_named(store.current.route.protocol)
+        self._check_listen_address(address, protocol)
+        dialer = self._dialer(config)
+        server_certificate = self._server_certificate()
+        listener = await open_listener(address)
+        started = self._started(listener, store.current, protocol, server_certificate)
+        self._announce(started)
+        handler = self._handler(store, protocol, dialer, server_certificate)
+        return Prepared(address, listener, handler, store, started)
+
+    def stop(self) -> None:
+        """Stop accepting; open connections have the drain timeout to end. May be called again."""
+        self._accepting.cancel()
+
+    def stop_now(self) -> None:
+        """Stop accepting and end open connections at once."""
+        self._accepting.cancel()
+        self._serving.cancel()
+
+    async def reload(self) -> None:
+        """Read the identity again; a failure is an event, and the last good one stays in use."""
+        if self._store is not None:
+            await self._store.reload()
+
+    async def _load_identity(self, config: TbotConfig | None) -> IdentityStore:
+        settings = self._settings
+        directory = locate(
+            destination_dir=settings.destination_dir, config=config, service=settings.service
+        )
+        store = IdentityStore(directory, service=settings.service, publish=self._events.publish)
+        await store.load()
+        self._store = store
+        return store
+
+    def _check_listen_address(self, address: ListenAddress, protocol: DatabaseProtocol) -> None:
+        if isinstance(address, UnixAddress) and self._settings.mode is not Mode.TUNNEL:
+            raise UsageError(
+                f"{protocol.readable_name} clients do not use TLS on a Unix socket, and"
+                f" {self._settings.mode} mode needs it",
+                next_step="Add --tunnel (the socket's permissions decide who may connect), or"
+                " listen on a TCP port.",
+            )
+
+    def _dialer(self, config: TbotConfig | None) -> UpstreamDialer:
+        settings = self._settings
+        text = settings.proxy
+        if text is None and config is not None:
+            text = config.proxy_server or config.auth_server
+        if text is None:
+            raise UsageError(
+                "the address of the Teleport Proxy is not known",
+                next_step="Give it with --proxy=HOST:PORT, or with --config a tbot configuration"
+                " that has proxy_server or auth_server.",
+            )
+        insecure = settings.insecure or (config is not None and config.insecure)
+        if insecure:
+            self._events.publish(
+                InsecureChoice(
+                    option="--insecure" if settings.insecure else f"insecure in {settings.config}",
+                    consequence="the certificate of the Teleport Proxy is not verified: anyone on"
+                    " the network path can pose as the database and read everything",
+                )
+            )
+        roots = read_certificates(settings.proxy_ca) if settings.proxy_ca is not None else ()
+        return UpstreamDialer(
+            ProxyAddress.parse(text),
+            UpstreamTrust(roots, insecure=insecure),
+            connect_timeout=settings.connect_timeout,
+            handshake_timeout=settings.handshake_timeout,
+        )
+
+    def _server_certificate(self) -> ServerCertificate | None:
+        settings = self._settings
+        if settings.mode is not Mode.TERMINATE:
+            return None
+        if settings.server_cert is None or settings.server_key is None:
+            return LocalAuthority.open(default_state_directory()).issue_server_certificate()
+        leaf, chain, key = read_key_pair(settings.server_cert, settings.server_key)
+        return ServerCertificate(leaf, chain, key, settings.server_cert)
+
+    def _handler(
+        self,
+        store: IdentityStore,
+        protocol: DatabaseProtocol,
+        dialer: UpstreamDialer,
+        server_certificate: ServerCertificate | None,
+    ) -> ConnectionHandler:
+        admission: Admission
+        if server_certificate is not None:
+            admission = TerminatingAdmission(protocol, server_certificate, store)
+        else:
+            admission = RelayedAdmission(protocol, self._settings.mode)
+        return ConnectionHandler(
+            mode=self._settings.mode,
+            protocol=protocol,
+            store=store,
+            dialer=dialer,
+            admission=admission,
+            publish=self._events.publish,
+            prologue_timeout=self._settings.prologue_timeout,
+            handshake_timeout=self._settings.handshake_timeout,
+        )
+
+    def _announce(self, started: Started) -> None:
+        if self._settings.unsafe_listen_anywhere:
+            self._events.publish(
+                InsecureChoice(
+                    option="--unsafe-listen-anywhere",
+                    consequence=f"other hosts can connect to {started.address}",
+                )
+            )
+        self._events.publish(
+            Listening(
+                address=started.address,
+                mode=started.mode,
+                service=started.service,
+                protocol=started.protocol,
+            )
+        )
+
+    async def serve(self, prepared: Prepared) -> None:
+        """Accept and serve until `stop`, then drain; cancelling it ends every connection at once.
+
+        Closes the listener in any case.
+        """
+        # Two nurseries, so that accepting can end while connections go on.
+        handler = prepared.handler
+        try:
+            with self._serving:
+                async with trio.open_nursery() as connections:
+                    with self._accepting:
+                        async with trio.open_nursery() as background:
+                            background.start_soon(watch, prepared.store)
+                            await trio.serve_listeners(
+                                handler.handle, [prepared.listener], handler_nursery=connections
+                            )
+                    await trio.aclose_forcefully(prepared.listener)
+                    self._drain(handler)
+        finally:
+            prepared.listener.socket.close()
+            if isinstance(prepared.address, UnixAddress):
+                prepared.address.path.unlink(missing_ok=True)
+        self._events.publish(Stopped(ended_early=handler.ended_early))
+
+    def _drain(self, handler: ConnectionHandler) -> None:
+        grace = self._settings.drain_timeout
+        self._events.publish(
+            DrainingStarted(open_connections=handler.open_connections, grace=grace)
+        )
+        self._serving.deadline = min(self._serving.deadline, trio.current_time() + grace)
+
+    def _started(
+        self,
+        listener: trio.SocketListener,
+        identity: Identity,
+        protocol: DatabaseProtocol,
+        server_certificate: ServerCertificate | None,
+    ) -> Started:
+        settings, files = self._settings, identity.files
+        plain = settings.mode is Mode.TUNNEL
+        name = listener.socket.getsockname()
+        host, port = _client_host_and_port(name)
+        facts = ConnectionFacts(
+            host=host,
+            port=port,
+            mode=settings.mode,
+            user=settings.db_user or identity.route.username,
+            database=settings.db_name or identity.route.database,
+            ca_file=server_certificate.ca_file
+            if server_certificate is not None
+            else (None if plain else files.host_ca),
+            certificate_file=None if plain else files.certificate,
+            key_file=None if plain else files.key,
+        )
+        return Started(
+            address=describe_address(name),
+            mode=settings.mode,
+            service=identity.route.service,
+            protocol=protocol.name,
+            database_user=facts.user,
+            database_name=facts.database,
+            ca_file=facts.ca_file,
+            certificate_file=facts.certificate_file,
+            key_file=facts.key_file,
+            connect_command=protocol.connect_command(facts),
+        )
+
+
+def _client_host_and_port(name: object) -> tuple[str, int]:
+    """What a client is told to connect to.
+
+    On loopback that is `localhost`, the name that Teleport's certificates and ours have; psql
+    compares names only, never addresses.
+    """
+    if isinstance(name, tuple):
+        host, port = name[:2]
+        return ("localhost" if host == "127.0.0.1" else host), port
+    path = Path(os.fsdecode(name)) if isinstance(name, str | bytes) else Path()
+    number = path.name.removeprefix(_UNIX_SOCKET_PREFIX)
+    return str(path.parent), int(number) if number.isdigit() else 5432
+
+
+@asynccontextmanager
+async def open_database_proxy(
+    settings: Settings, *subscribers: Subscriber
+) -> AsyncIterator[Started]:
+    """Run a `DatabaseProxy` for the length of an `async with` block; drains at its end.
+
+    Raises:
+        DBProxyError: As `DatabaseProxy.run` does.
+    """
+    proxy = DatabaseProxy(settings, *subscribers)
+    prepared = await proxy.prepare()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(proxy.serve, prepared)
+        yield prepared.started
+        proxy.stop()
