@@ -6,7 +6,7 @@ Example::
 
     async with open_lab(
         databases=[DatabaseResource("example-server", "127.0.0.1:5432", labels={"env": "dev"})],
-        directory=Path("/tmp/lab"),
+        directory=Path("lab-state"),
     ) as lab:
         lab.create_role(Path("role.yaml").read_text())
         token = lab.add_bot("app", roles=["machine-id-db"])

@@ -39,7 +39,7 @@ def tbot_yaml(
     *,
     proxy: str,
     destination: Path,
-    role: str = ROLE_NAME,
+    roles: Sequence[str] = (ROLE_NAME,),
     service: str = SERVICE,
     db_name: str = DATABASE,
     db_user: str = DATABASE_USER,
@@ -52,7 +52,7 @@ def tbot_yaml(
         token: what the bot joins with.
         proxy: ``HOST:PORT`` of the Proxy.
         destination: the directory to write to.
-        role: the role to ask for.
+        roles: the roles to ask for.
         service: the route's database service.
         db_name: the route's database name.
         db_user: the route's database user.
@@ -61,7 +61,7 @@ def tbot_yaml(
     """
     output = {
         "directory": str(destination),
-        "roles": [role],
+        "roles": list(roles),
         "database": {"service": service, "database": db_name, "username": db_user},
     }
     config = {
