@@ -87,7 +87,7 @@ def parse_subject(certificate: x509.Certificate, source: Path | None = None) -> 
     """
     try:
         attributes = _Attributes(certificate.subject)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:  # TypeError: a bit string where text belongs
         where = f" in {source}" if source is not None else ""
         raise IdentityError(
             Code.IDENTITY_MALFORMED,

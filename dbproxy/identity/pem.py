@@ -132,7 +132,7 @@ def _parse_certificate(block: _Block, source: Path) -> x509.Certificate:
     try:
         certificate = x509.load_der_x509_certificate(der)
         _read_lazy_fields(certificate)
-    except (ValueError, x509.InvalidVersion) as error:
+    except (ValueError, TypeError, x509.InvalidVersion) as error:
         raise _malformed(source, f"holds a damaged certificate: {error}") from error
     return certificate
 

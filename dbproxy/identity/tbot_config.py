@@ -30,7 +30,8 @@ class DestinationEntry:
 
     Attributes:
         directory: Where it goes; `None` when that is no directory, as with `memory`,
-            `kubernetes_secret`, and services that write nothing.
+            `kubernetes_secret` and services that write nothing, and for a version 2 entry of
+            another kind than `database`.
         service: The database service; `None` when the output is not for a database.
         username: The database user, if it is fixed here.
         database: The database name, if it is fixed here.

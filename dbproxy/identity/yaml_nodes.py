@@ -166,18 +166,24 @@ def _decode(data: bytes, source: Path) -> str:
 
 
 def _compose(text: str, source: Path) -> yaml.Node | None:
+    loader = _load(text, source)
     try:
-        return _Loader(text).get_single_node()
+        return loader.get_single_node()
     except yaml.MarkedYAMLError as error:
         raise _not_yaml(_place(source, error.problem_mark), _describe(error)) from error
+    except (ValueError, OverflowError) as error:  # "\\UFFFFFFFF", or a version of 5000 digits
+        what = "a number or an escaped character is out of range"
+        raise _not_yaml(_place(source, loader.get_mark()), what) from error
+
+
+def _load(text: str, source: Path) -> "_Loader":
+    try:
+        return _Loader(text)
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         column = error.position - text.rfind("\n", 0, error.position)
         what = f"the character U+{ord(text[error.position]):04X} is not allowed"
         raise _not_yaml(f"{source}:{line}:{column}", what) from error
-    except (ValueError, OverflowError) as error:  # "\UFFFFFFFF", or a version of 5000 digits
-        what = "a number or an escaped character is out of range"
-        raise _not_yaml(str(source), what) from error
 
 
 class _Loader(yaml.SafeLoader):

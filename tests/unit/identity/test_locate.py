@@ -1,0 +1,104 @@
+"""Choosing the destination."""
+
+from pathlib import Path
+
+import pytest
+
+from dbproxy.errors import Code, ConfigError, UsageError
+from dbproxy.identity import TbotConfig, locate, parse_tbot_config
+
+
+def config(*outputs: str) -> TbotConfig:
+    lines = ["version: v2", "outputs:", *(f"  - {output}" for output in outputs)]
+    return parse_tbot_config("\n".join(lines).encode(), Path("tbot.yaml"))
+
+
+def output(service: str, directory: str, extra: str = "") -> str:
+    return f"{{type: database, service: {service}, destination: {{path: {directory}}}{extra}}}"
+
+
+def refuse(config: TbotConfig, service: str | None, username: str | None = None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        locate(destination_dir=None, config=config, service=service, username=username)
+    assert caught.value.code is Code.DESTINATION_NOT_FOUND
+    return str(caught.value)
+
+
+ONE = config(output("one", "/one"))
+TWO = config(output("one", "/one"), output("two", "/two"))
+
+
+def test_a_named_directory_wins() -> None:
+    named = Path("/named")
+    assert locate(destination_dir=named, config=ONE, service="other") == named
+    assert locate(destination_dir=named, config=None, service=None) == named
+
+
+def test_the_output_for_the_service_is_found() -> None:
+    assert locate(destination_dir=None, config=TWO, service="two") == Path("/two")
+
+
+def test_the_only_database_output_needs_no_service() -> None:
+    mixed = config("{type: identity, destination: {path: /ssh}}", output("one", "/one"))
+    assert locate(destination_dir=None, config=mixed, service=None) == Path("/one")
+
+
+def test_one_directory_written_in_two_ways_is_one() -> None:
+    twice = config(output("one", "/opt/id"), output("one", "/opt/./id/"))
+    assert locate(destination_dir=None, config=twice, service="one") == Path("/opt/id")
+
+
+def test_outputs_of_one_service_are_told_apart_by_user_and_database() -> None:
+    users = config(
+        output("one", "/a", ", username: alice, database: x"),
+        output("one", "/b", ", username: bob, database: x"),
+        output("one", "/c", ", username: bob, database: y"),
+    )
+    found = locate(destination_dir=None, config=users, service="one", username="bob", database="y")
+    assert found == Path("/c")
+    assert refuse(users, "one", "bob") == (
+        "tbot.yaml: more than one database output for the service 'one' with the user 'bob';"
+        " it has line 4: database for the service 'one', user 'bob', database 'x', directory /b;"
+        " line 5: database for the service 'one', user 'bob', database 'y', directory /c"
+    )
+
+
+def test_another_service_is_refused_with_the_candidates() -> None:
+    assert refuse(ONE, "other") == (
+        "tbot.yaml: no database output for the service 'other'; it has"
+        " line 3: database for the service 'one', directory /one"
+    )
+
+
+def test_several_services_need_a_choice() -> None:
+    message = refuse(TWO, None)
+    assert message.startswith("tbot.yaml: more than one database output; it has line 3:")
+    assert "'one'" in message
+    assert "'two'" in message
+
+
+def test_a_configuration_without_databases_says_so() -> None:
+    identity = config("{type: identity, destination: {path: /ssh}}")
+    assert refuse(identity, None) == "tbot.yaml: no database output; it has none at all"
+
+
+def test_an_output_that_is_no_directory_says_so() -> None:
+    memory = config("{type: database, service: one, destination: {type: memory}}")
+    assert refuse(memory, "one") == (
+        "tbot.yaml: no database output for the service 'one' goes to a directory; it has"
+        " line 3: database for the service 'one', no directory"
+    )
+
+
+def test_an_output_in_memory_beside_one_in_a_directory_is_passed_over() -> None:
+    both = config(
+        "{type: database, service: one, destination: {type: memory}}", output("one", "/one")
+    )
+    assert locate(destination_dir=None, config=both, service="one") == Path("/one")
+
+
+def test_without_a_directory_and_a_configuration_both_options_are_named() -> None:
+    with pytest.raises(UsageError) as caught:
+        locate(destination_dir=None, config=None, service="one")
+    assert "--destination-dir" in caught.value.next_step
+    assert "--config" in caught.value.next_step

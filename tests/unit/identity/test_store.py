@@ -1,0 +1,575 @@
+"""How one generation of the identity takes the place of another.
+
+Most tests give the store a scripted reader, so that what it meets is exact; the files then only
+have to look changed. The last ones use real files, and a writer that does what tbot does.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+from identities import (
+    Cluster,
+    certificate_pem,
+    make_authority,
+    make_cluster,
+    subject_attributes,
+    write_destination,
+)
+
+from dbproxy.errors import Code, IdentityError
+from dbproxy.events import Event, IdentityLoaded, IdentityReloadFailed
+from dbproxy.identity import Identity, IdentityStore, read_destination
+from dbproxy.identity.store import RECHECK_INTERVAL, TORN_WRITE_PATIENCE
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+PAUSE = RECHECK_INTERVAL * 1.1
+LONG_AGO = (NOW - timedelta(days=1)).timestamp()
+
+TORN = IdentityError(Code.KEY_MISMATCH, "the key does not match")
+EMPTY = IdentityError(Code.IDENTITY_MALFORMED, "tlscert is empty")
+MISSING = IdentityError(Code.IDENTITY_MISSING, "key does not exist")
+UNREADABLE = IdentityError(Code.IDENTITY_UNREADABLE, "key cannot be read")
+
+
+class Reader:
+    """Returns or raises one outcome after another, the last one forever."""
+
+    def __init__(self, *outcomes: Identity | IdentityError) -> None:
+        self.outcomes = list(outcomes)
+        self.calls = 0
+
+    def __call__(self, directory: Path) -> Identity:
+        self.calls += 1
+        outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
+        if isinstance(outcome, IdentityError):
+            raise IdentityError(outcome.code, outcome.message)
+        return outcome
+
+
+class Bench:
+    """A store with a scripted reader, and the events that it published."""
+
+    def __init__(self, directory: Path, *outcomes: Identity | IdentityError) -> None:
+        directory.mkdir(exist_ok=True)
+        self.file = directory / "tlscert"
+        self.reader = Reader(*outcomes)
+        self.events: list[Event] = []
+        self.now = NOW
+        self.writes = 0
+        self.touch()
+        self.store = self.make_store(directory)
+
+    def make_store(self, directory: Path, service: str | None = None) -> IdentityStore:
+        return IdentityStore(
+            directory,
+            service=service,
+            publish=self.events.append,
+            read=self.reader,
+            clock=lambda: self.now,
+        )
+
+    def touch(self) -> None:
+        """Make the files look changed, and long settled."""
+        self.writes += 1
+        self.file.write_bytes(b"x" * self.writes)
+        os.utime(self.file, (LONG_AGO, LONG_AGO))
+        # The change time cannot be set, so the clock is moved past it instead.
+        self.now = max(self.now, datetime.now(UTC) + timedelta(minutes=1))
+
+    def script(self, *outcomes: Identity | IdentityError) -> None:
+        self.reader.outcomes = list(outcomes)
+        self.reader.calls = 0
+
+    def failures(self) -> list[IdentityReloadFailed]:
+        return [event for event in self.events if isinstance(event, IdentityReloadFailed)]
+
+    def loaded(self) -> list[IdentityLoaded]:
+        return [event for event in self.events if isinstance(event, IdentityLoaded)]
+
+
+MakeIdentity = Callable[..., Identity]
+
+
+@pytest.fixture
+def make_identity(tmp_path: Path, cluster: Cluster) -> MakeIdentity:
+    def make(
+        service: str = "example-server",
+        begin: datetime = NOW - timedelta(minutes=1),
+        end: datetime = NOW + timedelta(days=36500),
+    ) -> Identity:
+        directory = tmp_path / "source"
+        write_destination(
+            directory,
+            cluster,
+            attributes=subject_attributes(service=service),
+            not_before=begin,
+            not_after=end,
+        )
+        return read_destination(directory)
+
+    return make
+
+
+@pytest.fixture
+def first(make_identity: MakeIdentity) -> Identity:
+    return make_identity()
+
+
+@pytest.fixture
+def second(make_identity: MakeIdentity) -> Identity:
+    return make_identity()
+
+
+@pytest.fixture
+def bench(tmp_path: Path, first: Identity) -> Bench:
+    return Bench(tmp_path / "machine-id", first)
+
+
+async def test_the_first_load_gives_generation_one(bench: Bench, first: Identity) -> None:
+    assert await bench.store.load() is first
+    assert bench.store.current is first
+    assert bench.store.previous is None
+    assert bench.events == [
+        IdentityLoaded(
+            generation=1, service="example-server", not_valid_after=first.not_valid_after
+        )
+    ]
+
+
+async def test_before_the_first_load_there_is_no_identity(bench: Bench) -> None:
+    with pytest.raises(RuntimeError, match="has not been loaded"):
+        _ = bench.store.current
+    with pytest.raises(RuntimeError, match="has not been loaded"):
+        await bench.store.fresh()
+    with pytest.raises(RuntimeError, match="has not been loaded"):
+        await bench.store.reload()
+    assert bench.store.previous is None
+
+
+@pytest.mark.parametrize("error", [TORN, EMPTY, MISSING], ids=lambda error: error.code)
+async def test_the_first_load_waits_for_a_write_to_end(
+    bench: Bench, first: Identity, error: IdentityError, autojump_clock: trio.testing.MockClock
+) -> None:
+    bench.script(error, error, first)
+    assert await bench.store.load() is first
+    assert bench.reader.calls == 3
+    assert bench.failures() == []
+
+
+@pytest.mark.parametrize("error", [TORN, EMPTY, MISSING], ids=lambda error: error.code)
+async def test_the_first_load_gives_up_after_a_second(
+    bench: Bench, error: IdentityError, autojump_clock: trio.testing.MockClock
+) -> None:
+    bench.script(error)
+    begin = trio.current_time()
+    with pytest.raises(IdentityError) as caught:
+        await bench.store.load()
+    assert caught.value.code is error.code
+    assert TORN_WRITE_PATIENCE <= trio.current_time() - begin <= TORN_WRITE_PATIENCE + 0.1
+    assert bench.events == []
+
+
+async def test_a_missing_directory_is_not_waited_for(bench: Bench, tmp_path: Path) -> None:
+    bench.script(MISSING)
+    with pytest.raises(IdentityError):
+        await bench.make_store(tmp_path / "absent").load()
+    assert bench.reader.calls == 1
+
+
+async def test_a_file_without_permission_is_not_waited_for(bench: Bench) -> None:
+    bench.script(UNREADABLE)
+    with pytest.raises(IdentityError):
+        await bench.store.load()
+    assert bench.reader.calls == 1
+
+
+async def test_the_first_load_refuses_another_service(bench: Bench) -> None:
+    store = bench.make_store(bench.file.parent, service="other-server")
+    with pytest.raises(IdentityError) as caught:
+        await store.load()
+    assert caught.value.code is Code.SERVICE_MISMATCH
+
+
+async def test_the_first_load_refuses_an_expired_certificate(bench: Bench, first: Identity) -> None:
+    bench.now = first.not_valid_after + timedelta(seconds=1)
+    with pytest.raises(IdentityError) as caught:
+        await bench.store.load()
+    assert caught.value.code is Code.CERTIFICATE_EXPIRED
+
+
+async def test_the_first_load_refuses_a_certificate_of_the_future(
+    bench: Bench, first: Identity
+) -> None:
+    bench.now = first.not_valid_before - timedelta(seconds=1)
+    with pytest.raises(IdentityError) as caught:
+        await bench.store.load()
+    assert caught.value.code is Code.CERTIFICATE_NOT_YET_VALID
+
+
+async def test_a_failed_first_load_can_be_repeated(bench: Bench, first: Identity) -> None:
+    bench.script(UNREADABLE, first)
+    with pytest.raises(IdentityError):
+        await bench.store.load()
+    assert await bench.store.load() is first
+
+
+async def test_a_reload_takes_a_new_certificate(bench: Bench, second: Identity) -> None:
+    await bench.store.load()
+    bench.script(second)
+    current = await bench.store.reload()
+    assert current.certificate == second.certificate
+    assert current.generation == 2
+    assert bench.store.current is current
+    assert bench.store.previous is not None
+    assert bench.store.previous.generation == 1
+    assert [event.generation for event in bench.loaded()] == [1, 2]
+
+
+@pytest.mark.parametrize("name", ["host_cas", "user_cas", "database_cas"])
+async def test_a_reload_takes_new_authorities(bench: Bench, first: Identity, name: str) -> None:
+    await bench.store.load()
+    authorities = (*first.host_cas, make_authority().certificate)
+    match name:
+        case "host_cas":
+            bench.script(replace(first, host_cas=authorities))
+        case "user_cas":
+            bench.script(replace(first, user_cas=authorities))
+        case _:
+            bench.script(replace(first, database_cas=authorities))
+    assert (await bench.store.reload()).generation == 2
+    assert bench.store.current.certificate == first.certificate
+
+
+async def test_a_reload_of_the_same_files_changes_nothing(bench: Bench, first: Identity) -> None:
+    await bench.store.load()
+    bench.script(read_destination(first.files.directory))
+    assert await bench.store.reload() is first
+    assert bench.store.previous is None
+    assert len(bench.events) == 1
+
+
+async def test_only_one_earlier_generation_is_kept(
+    bench: Bench, make_identity: MakeIdentity
+) -> None:
+    await bench.store.load()
+    for _ in range(3):
+        bench.script(make_identity())
+        await bench.store.reload()
+    assert bench.store.current.generation == 4
+    assert bench.store.previous is not None
+    assert bench.store.previous.generation == 3
+
+
+@pytest.mark.parametrize("error", [TORN, EMPTY, MISSING, UNREADABLE], ids=lambda error: error.code)
+async def test_a_failed_reload_keeps_the_last_good_generation(
+    bench: Bench, first: Identity, error: IdentityError, autojump_clock: trio.testing.MockClock
+) -> None:
+    await bench.store.load()
+    bench.script(error)
+    assert await bench.store.reload() is first
+    assert bench.failures() == [
+        IdentityReloadFailed(
+            generation=1, code=error.code, reason=error.message, next_step=error.next_step
+        )
+    ]
+
+
+async def test_a_certificate_for_another_service_is_kept_out(
+    bench: Bench, first: Identity, make_identity: MakeIdentity
+) -> None:
+    await bench.store.load()
+    bench.script(make_identity("other-server"))
+    assert await bench.store.reload() is first
+    assert [failure.code for failure in bench.failures()] == [Code.SERVICE_MISMATCH]
+
+
+async def test_an_expired_certificate_is_kept_out(
+    bench: Bench, first: Identity, make_identity: MakeIdentity
+) -> None:
+    await bench.store.load()
+    bench.script(make_identity(end=NOW))
+    assert await bench.store.reload() is first
+    assert [failure.code for failure in bench.failures()] == [Code.CERTIFICATE_EXPIRED]
+
+
+async def test_a_reload_waits_for_a_write_to_end(
+    bench: Bench, second: Identity, autojump_clock: trio.testing.MockClock
+) -> None:
+    await bench.store.load()
+    bench.script(EMPTY, TORN, second)
+    assert (await bench.store.reload()).certificate == second.certificate
+    assert bench.failures() == []
+
+
+async def test_reloads_at_the_same_time_share_one_read(bench: Bench, second: Identity) -> None:
+    await bench.store.load()
+    bench.script(second)
+    async with trio.open_nursery() as nursery:
+        for _ in range(10):
+            nursery.start_soon(bench.store.reload)
+    assert bench.reader.calls == 1
+    assert bench.store.current.generation == 2
+
+
+async def test_every_reload_that_is_asked_for_reports_its_failure(bench: Bench) -> None:
+    await bench.store.load()
+    bench.script(UNREADABLE)
+    await bench.store.reload()
+    await bench.store.reload()
+    assert len(bench.failures()) == 2
+
+
+async def test_a_look_reads_nothing_when_nothing_has_changed(
+    bench: Bench, first: Identity, autojump_clock: trio.testing.MockClock
+) -> None:
+    await bench.store.load()
+    for _ in range(10):
+        assert await bench.store.fresh() is first
+        await trio.sleep(PAUSE)
+    assert bench.reader.calls == 1
+
+
+async def test_a_look_is_a_checkpoint(bench: Bench) -> None:
+    await bench.store.load()
+    with trio.testing.assert_checkpoints():
+        await bench.store.fresh()
+
+
+async def test_a_look_takes_what_was_written(bench: Bench, second: Identity) -> None:
+    await bench.store.load()
+    bench.script(second)
+    bench.touch()
+    assert (await bench.store.fresh()).generation == 2
+    assert (await bench.store.fresh()).generation == 2
+    assert bench.reader.calls == 1
+
+
+async def test_looks_at_the_same_time_share_one_read(bench: Bench, second: Identity) -> None:
+    await bench.store.load()
+    bench.script(second)
+    bench.touch()
+    generations = []
+
+    async def look() -> None:
+        generations.append((await bench.store.fresh()).generation)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(10):
+            nursery.start_soon(look)
+    assert generations == [2] * 10
+    assert bench.reader.calls == 1
+
+
+async def test_a_broken_renewal_is_waited_for_once_and_looked_at_once_a_second(
+    bench: Bench, first: Identity, autojump_clock: trio.testing.MockClock
+) -> None:
+    await bench.store.load()
+    bench.script(EMPTY)
+    bench.touch()
+    assert await bench.store.fresh() is first
+    assert bench.reader.calls > 10
+    bench.reader.calls = 0
+    begin = trio.current_time()
+    for _ in range(10):
+        assert await bench.store.fresh() is first
+    assert bench.reader.calls == 0
+    await trio.sleep(PAUSE)
+    assert await bench.store.fresh() is first
+    assert bench.reader.calls == 1
+    assert trio.current_time() - begin == pytest.approx(PAUSE)
+
+
+async def test_a_broken_renewal_is_reported_once(
+    bench: Bench, autojump_clock: trio.testing.MockClock
+) -> None:
+    await bench.store.load()
+    bench.script(EMPTY)
+    bench.touch()
+    for _ in range(5):
+        await bench.store.fresh()
+        await trio.sleep(PAUSE)
+    assert len(bench.failures()) == 1
+    bench.touch()
+    await bench.store.fresh()
+    assert len(bench.failures()) == 2
+
+
+async def test_a_broken_renewal_heals_although_the_files_look_the_same(
+    bench: Bench, second: Identity, autojump_clock: trio.testing.MockClock
+) -> None:
+    """For example when the clock reaches the certificate's first moment."""
+    await bench.store.load()
+    bench.script(UNREADABLE, second)
+    bench.touch()
+    assert (await bench.store.fresh()).generation == 1
+    await trio.sleep(PAUSE)
+    assert (await bench.store.fresh()).generation == 2
+
+
+async def test_files_written_a_moment_ago_are_read_once_more(
+    bench: Bench, second: Identity, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A second write may leave the same size and, on a coarse file system, the same time."""
+    bench.now = datetime.now(UTC)
+    await bench.store.load()
+    bench.script(second)
+    assert (await bench.store.fresh()).generation == 1
+    await trio.sleep(PAUSE)
+    bench.now += timedelta(minutes=1)
+    assert (await bench.store.fresh()).generation == 2
+    await trio.sleep(PAUSE)
+    await bench.store.fresh()
+    assert bench.reader.calls == 1
+
+
+async def test_an_unexpected_exception_is_not_swallowed(bench: Bench) -> None:
+    def fail(directory: Path) -> Identity:
+        raise ZeroDivisionError
+
+    await bench.store.load()
+    store = IdentityStore(bench.file.parent, read=fail)
+    with pytest.raises(ZeroDivisionError):
+        await store.load()
+
+
+class HeldReader:
+    """A reader that a test can hold up inside its thread."""
+
+    def __init__(self, *outcomes: Identity) -> None:
+        self.outcomes = list(outcomes)
+        self.hold = False
+        self.entered = threading.Event()
+        self.leave = threading.Event()
+
+    def __call__(self, directory: Path) -> Identity:
+        outcome = self.outcomes.pop(0)
+        if self.hold:
+            self.entered.set()
+            self.leave.wait(10)
+        return outcome
+
+    async def wait_entered(self) -> None:
+        await trio.to_thread.run_sync(self.entered.wait, 10)
+
+
+async def test_a_cancelled_look_leaves_the_change_to_the_next_one(
+    bench: Bench, first: Identity, second: Identity
+) -> None:
+    reader = HeldReader(first, first, second)
+    store = IdentityStore(bench.file.parent, read=reader, clock=lambda: bench.now)
+    await store.load()
+    bench.touch()
+    reader.hold = True
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(store.fresh)
+        await reader.wait_entered()
+        nursery.cancel_scope.cancel()
+    assert store.current is first
+    reader.hold = False
+    assert (await store.fresh()).certificate == second.certificate
+    reader.leave.set()
+
+
+async def test_a_cancelled_load_does_not_wait_for_a_slow_file_system(
+    bench: Bench, first: Identity
+) -> None:
+    reader = HeldReader(first)
+    reader.hold = True
+    store = IdentityStore(bench.file.parent, read=reader, clock=lambda: bench.now)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(store.load)
+        await reader.wait_entered()
+        nursery.cancel_scope.cancel()
+    assert not reader.leave.is_set()
+    with pytest.raises(RuntimeError):
+        _ = store.current
+    reader.leave.set()
+
+
+async def test_a_reload_asked_for_after_a_write_does_not_share_the_read_before_it(
+    bench: Bench, first: Identity, second: Identity
+) -> None:
+    reader = HeldReader(first, first, second)
+    store = IdentityStore(bench.file.parent, read=reader, clock=lambda: bench.now)
+    await store.load()
+    reader.hold = True
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(store.reload)
+        await reader.wait_entered()
+        bench.touch()
+        nursery.start_soon(store.reload)
+        await trio.testing.wait_all_tasks_blocked()
+        reader.leave.set()
+    assert store.current.certificate == second.certificate
+
+
+async def test_a_real_renewal_is_taken(tmp_path: Path, cluster: Cluster) -> None:
+    write_destination(tmp_path, cluster)
+    store = IdentityStore(tmp_path)
+    await store.load()
+    certificate = write_destination(tmp_path, cluster)
+    assert (await store.fresh()).certificate == certificate
+    assert store.current.generation == 2
+
+
+async def test_a_writer_between_two_files_is_waited_for(
+    tmp_path: Path, cluster: Cluster, autojump_clock: trio.testing.MockClock
+) -> None:
+    events: list[Event] = []
+    write_destination(tmp_path, cluster)
+    store = IdentityStore(tmp_path, publish=events.append)
+    await store.load()
+    old_key = (tmp_path / "key").read_bytes()
+    certificate = write_destination(tmp_path, cluster)
+    new_key = (tmp_path / "key").read_bytes()
+    (tmp_path / "key").write_bytes(old_key)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(store.fresh)
+        await trio.sleep(0.3)
+        (tmp_path / "key").write_bytes(b"")
+        await trio.sleep(0.3)
+        (tmp_path / "key").write_bytes(new_key)
+    assert store.current.certificate == certificate
+    assert [event.name for event in events] == ["identity-loaded", "identity-loaded"]
+
+
+async def test_under_constant_renewals_every_identity_is_whole(tmp_path: Path) -> None:
+    """Readers and a writer at full speed: no mixture is ever handed out, no change is missed."""
+    directory = tmp_path / "machine-id"
+    cluster = make_cluster()
+    write_destination(directory, cluster)
+    store = IdentityStore(directory)
+    await store.load()
+    done = False
+    seen: list[Identity] = []
+
+    async def read() -> None:
+        while not done:
+            seen.append(await store.fresh())
+            await trio.sleep(0.001)
+
+    def renew() -> bytes:
+        certificate = None
+        for _ in range(40):
+            certificate = write_destination(directory, cluster)
+        assert certificate is not None
+        return certificate_pem(certificate)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(4):
+            nursery.start_soon(read)
+        last = await trio.to_thread.run_sync(renew)
+        done = True
+    assert certificate_pem((await store.reload()).certificate) == last
+    assert len({identity.generation for identity in seen}) > 2
+    for identity in seen:
+        assert identity.private_key.public_key() == identity.certificate.public_key()
+    generations = [identity.generation for identity in seen]
+    assert generations == sorted(generations)
