@@ -93,6 +93,7 @@ def test_several_documents_make_several_roles() -> None:
         ({}, {"env": "dev"}, False),
         ({"env": "dev"}, {"env": "dev", "team": "a"}, True),
         ({"env": "dev"}, {"env": "prod"}, False),
+        ({"env": "dev"}, {"env": "development"}, False),
         ({"env": "dev"}, {}, False),
         ({"env": ["dev", "test"]}, {"env": "test"}, True),
         ({"env": []}, {"env": "test"}, False),

@@ -263,6 +263,31 @@ async def test_run_reports_started_after_the_first_renewal_and_renews_on_time(
     assert key_matches(destination)
 
 
+async def test_an_output_may_have_a_lifetime_and_an_interval_of_its_own(
+    cluster: Cluster, token: JoinToken, destination: Path, autojump_clock: MockClock
+) -> None:
+    text = f"""
+version: v2
+onboarding: {{token: {token.token}}}
+services:
+  - type: database
+    destination: {{type: directory, path: {destination}}}
+    service: example-server
+    credential_ttl: 30s
+    renewal_interval: 10s
+"""
+    config = load_tbot_config(text, "tbot.yaml")
+    tbot = Tbot(config, cluster, generate_key=itertools.cycle(KEYS).__next__)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(tbot.run)
+        start = trio.current_time()
+        await tbot.wait_renewed(after=1)
+        assert trio.current_time() - start == pytest.approx(10.0)
+        nursery.cancel_scope.cancel()
+    left = certificate_in(destination).not_valid_after_utc - datetime.now(UTC)
+    assert timedelta() < left <= timedelta(seconds=30)
+
+
 async def test_waiting_for_a_past_renewal_returns_at_once(make_tbot: MakeTbot) -> None:
     tbot = make_tbot()
     await tbot.renew()
