@@ -125,7 +125,7 @@ class PostgresPrologue(Prologue):
 
     def _events(self) -> Iterator[PrologueEvent]:
         while self._state is _State.OPEN and (packet := self._next_packet()) is not None:
-            yield self._event(packet)
+            yield from self._on_packet(packet)
 
     def _next_packet(self) -> bytes | None:
         """The next whole packet, or None while it is incomplete; a ClientHello is cut nowhere."""
@@ -155,7 +155,7 @@ class PostgresPrologue(Prologue):
             f"this port carries PostgreSQL, and the client began with {_what(self._buffer)}",
         )
 
-    def _event(self, packet: bytes) -> PrologueEvent:
+    def _on_packet(self, packet: bytes) -> Sequence[PrologueEvent]:
         if packet[:2] == _TLS_HANDSHAKE:
             return self._on_client_hello(packet)
         code = int.from_bytes(packet[4:8], "big")
@@ -163,7 +163,7 @@ class PostgresPrologue(Prologue):
             return self._on_encryption_request(code)
         if code == _CANCEL_REQUEST and len(packet) in _CANCEL_SIZES:
             self._state = _State.CANCELLING
-            return Carry(packet, authenticate=True, reply_expected=False)
+            return [Carry(packet, authenticate=True, reply_expected=False)]
         if code >> 16 == _PROTOCOL_3:
             return self._on_startup_message(packet)
         raise ClientError(
@@ -172,7 +172,7 @@ class PostgresPrologue(Prologue):
             " neither version 3 nor a known request",
         )
 
-    def _on_client_hello(self, packet: bytes) -> PrologueEvent:
+    def _on_client_hello(self, packet: bytes) -> Sequence[PrologueEvent]:
         self._state = _State.SPEAKS_TLS
         if self._mode is Mode.TUNNEL or self._inside_tls:
             raise ClientError(
@@ -181,12 +181,12 @@ class PostgresPrologue(Prologue):
             )
         if self._mode is Mode.TERMINATE:
             self._state = _State.DONE
-            return StartTLS(packet)
+            return [StartTLS(packet)]
         # Teleport's PostgreSQL handler waits for an SSLRequest, which such a client never sends.
         greeting = UpstreamGreeting(_SSL_REQUEST_PACKET, b"S")
-        return Carry(packet, authenticate=False, greeting=greeting)
+        return [Carry(packet, authenticate=False, greeting=greeting)]
 
-    def _on_encryption_request(self, code: int) -> PrologueEvent:
+    def _on_encryption_request(self, code: int) -> Sequence[PrologueEvent]:
         name = "SSLRequest" if code == _SSL_REQUEST else "GSSENCRequest"
         if code in self._declined or self._inside_tls:
             raise ClientError(
@@ -197,13 +197,13 @@ class PostgresPrologue(Prologue):
         if code == _SSL_REQUEST and self._mode is Mode.PASSTHROUGH:
             self._state = _State.DONE
             first_flight, self._buffer = _SSL_REQUEST_PACKET + self._buffer, b""
-            return Carry(first_flight, authenticate=False)
+            return [Carry(first_flight, authenticate=False)]
         if code == _SSL_REQUEST and self._mode is Mode.TERMINATE:
             return self._accept_tls()
         self._declined.add(code)
-        return Reply(b"N")
+        return [Reply(b"N")]
 
-    def _accept_tls(self) -> PrologueEvent:
+    def _accept_tls(self) -> Sequence[PrologueEvent]:
         if self._buffer:
             # Bytes slipped in before TLS could otherwise pass for protected ones (CVE-2021-23214).
             raise ClientError(
@@ -211,16 +211,16 @@ class PostgresPrologue(Prologue):
                 "the client sent unencrypted bytes behind its SSLRequest",
             )
         self._state = _State.DONE
-        return StartTLS()
+        return [Reply(b"S"), StartTLS()]
 
-    def _on_startup_message(self, packet: bytes) -> PrologueEvent:
+    def _on_startup_message(self, packet: bytes) -> Sequence[PrologueEvent]:
         self._state = _State.DONE
         if self._mode is not Mode.TUNNEL and not self._inside_tls:
             raise ClientError(
                 Code.CLIENT_NOT_TLS, "the client connected without TLS, and this port requires it"
             )
         first_flight, self._buffer = packet + self._buffer, b""
-        return Carry(first_flight, authenticate=True)
+        return [Carry(first_flight, authenticate=True)]
 
     def refusal(self, error: DBProxyError) -> bytes:
         if self._state is _State.CANCELLING or not self._started:
