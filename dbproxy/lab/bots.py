@@ -149,6 +149,7 @@ class Bots:
             roles=_requested_roles(bot, roles),
             logins=(NO_LOGIN,),
             cluster_route=self._authority.cluster,
+            traits={"logins": ()},
             service=service,
             protocol=protocol,
             db_user=db_user,

@@ -20,8 +20,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from dbproxy.lab.keys import KeyPair, PrivateKey, PublicKey, new_ecdsa_key, new_rsa_key
 
-CA_LIFETIME = timedelta(days=3650)  # defaults.CATTL
-HOST_CERTIFICATE_LIFETIME = timedelta(days=3650)  # host certificates live as long as their CA
+CA_LIFETIME = timedelta(days=3650)
+HOST_CERTIFICATE_LIFETIME = timedelta(days=3650)
 CLOCK_SKEW = timedelta(minutes=1)  # how far NotBefore lies in the past
 
 CLIENT_AND_SERVER = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
@@ -93,7 +93,7 @@ class CertificateAuthority:
     def pin(self) -> str:
         """The pin of this authority: `sha256:` and the hex SHA-256 of its SubjectPublicKeyInfo.
 
-        See Teleport's lib/utils/certs.go (`CalculateSPKI`).
+        This is the form that `tctl bots add` prints and `ca_pins` in a tbot.yaml takes.
         """
         public = self.certificate.public_key()
         spki = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

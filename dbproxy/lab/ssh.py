@@ -55,7 +55,7 @@ class SshAuthority:
     def known_hosts_line(self) -> bytes:
         """The authority as a known_hosts line that trusts it for every host of the cluster."""
         marker = f"@cert-authority {self.cluster},*.{self.cluster} ".encode()
-        return marker + self.public_key_line
+        return marker + self.public_key_line.rstrip() + b" type=host\n"
 
     def issue_user_certificate(
         self,

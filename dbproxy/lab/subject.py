@@ -75,7 +75,7 @@ class SubjectFields:
         roles: Teleport roles (O). Order is not kept by the encoding.
         logins: Allowed operating-system logins (L). Order is not kept by the encoding.
         cluster_route: Cluster that the certificate routes to (STREET); written even when empty.
-        traits: User traits, JSON in postalCode.
+        traits: User traits, JSON in postalCode; an empty list is written as null.
         usage: Usage restrictions (OU), for example `usage:db`; empty means unrestricted.
         service: Database service name of the route; a database certificate has one.
         protocol: Database protocol of the route, for example `postgres`.
@@ -155,7 +155,9 @@ def _rdn(oid: x509.ObjectIdentifier, values: Iterable[str]) -> x509.RelativeDist
 
 
 def _traits_json(traits: Mapping[str, tuple[str, ...]]) -> str:
-    return json.dumps({key: list(values) for key, values in traits.items()}, separators=(",", ":"))
+    # Go writes a list without values as null.
+    lists = {key: list(values) or None for key, values in traits.items()}
+    return json.dumps(lists, separators=(",", ":"))
 
 
 def _teleport_attributes(fields: SubjectFields) -> Iterator[tuple[x509.ObjectIdentifier, str]]:

@@ -125,6 +125,7 @@ def test_a_database_certificate_is_impersonated_and_carries_the_route(bots: Bots
         roles=("reader", "writer"),
         logins=("-teleport-internal-join",),
         cluster_route="lab.example.com",
+        traits={"logins": ()},
         service="example-server",
         protocol="postgres",
         db_user="alice",

@@ -58,8 +58,9 @@ def test_a_certificate_line_starts_with_the_certificate_type() -> None:
 
 def test_the_known_hosts_line_trusts_the_authority_for_the_cluster() -> None:
     authority = SshAuthority.create("lab.example.com")
-    marker, hosts, *key = authority.known_hosts_line.split()
+    marker, hosts, *key, comment = authority.known_hosts_line.split()
     assert (marker, hosts) == (b"@cert-authority", b"lab.example.com,*.lab.example.com")
+    assert comment == b"type=host"
     assert b" ".join(key) + b"\n" == public_key_line(authority.key.public_key())
 
 

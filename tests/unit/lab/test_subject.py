@@ -72,7 +72,7 @@ def test_fields_have_the_numbers_of_teleport() -> None:
         ("2.5.4.11", "usage:db"),
         ("2.5.4.7", "root"),
         ("2.5.4.9", "lab.example.com"),
-        ("2.5.4.17", '{"db_users":["alice"],"logins":[]}'),
+        ("2.5.4.17", '{"db_users":["alice"],"logins":null}'),
         ("2.5.4.3", "bot-app"),
         ("1.3.9999.1.7", "lab.example.com"),
         ("1.3.9999.1.9", "192.0.2.1"),

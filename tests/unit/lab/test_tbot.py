@@ -121,6 +121,7 @@ async def test_a_destination_holds_a_certificate_with_the_route(
         roles=("machine-id-db",),
         logins=("-teleport-internal-join",),
         cluster_route="lab.example.com",
+        traits={"logins": ()},
         service="example-server",
         protocol="postgres",
         db_user="alice",
