@@ -8,16 +8,16 @@ module makes one attempt, as complete and strict as possible; trying again is th
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 
 from dbproxy.errors import Code, IdentityError
 from dbproxy.identity.certificate import parse_subject
 from dbproxy.identity.files import UnusableFileError, read_regular_file
 from dbproxy.identity.identity import Identity, IdentityFiles
-from dbproxy.identity.pem import PrivateKey, load_certificates, load_private_key
+from dbproxy.identity.pem import PrivateKey, is_key_of, load_certificates, load_private_key
 
 __all__ = ["FileStamp", "Stamp", "read_destination", "stamp"]
 
@@ -155,14 +155,7 @@ def _assemble(
 def _check_match(
     certificate: x509.Certificate, private_key: PrivateKey, files: IdentityFiles
 ) -> None:
-    try:
-        public_key = certificate.public_key()
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise IdentityError(
-            Code.IDENTITY_MALFORMED,
-            f"{files.certificate} holds a certificate with an unusable public key: {error}",
-        ) from error
-    if public_key != private_key.public_key():
+    if not is_key_of(private_key, certificate, files.certificate):
         raise IdentityError(
             Code.KEY_MISMATCH,
             f"the private key in {files.key} does not belong to the certificate in"
@@ -173,12 +166,13 @@ def _check_match(
 def _check_directory(directory: Path) -> None:
     """Tell a wrong directory from one with a file missing, which tbot may be about to write."""
     try:
-        is_directory = directory.is_dir()
+        mode = directory.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        raise _missing(f"the destination {directory} does not exist") from error
     except OSError as error:
         raise _unreadable(directory, error) from error
-    if not is_directory:
-        what = "is not a directory" if directory.exists() else "does not exist"
-        raise IdentityError(Code.IDENTITY_MISSING, f"the destination {directory} {what}")
+    if not S_ISDIR(mode):
+        raise _missing(f"the destination {directory} is not a directory")
 
 
 def _read_certificates(path: Path) -> tuple[x509.Certificate, ...]:
@@ -199,11 +193,15 @@ def _read(path: Path) -> bytes:
     try:
         return read_regular_file(path)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise IdentityError(Code.IDENTITY_MISSING, f"{path} does not exist") from error
+        raise _missing(f"{path} does not exist") from error
     except OSError as error:
         raise _unreadable(path, error) from error
     except UnusableFileError as error:
         raise IdentityError(Code.IDENTITY_MALFORMED, f"{path} {error}") from error
+
+
+def _missing(message: str) -> IdentityError:
+    return IdentityError(Code.IDENTITY_MISSING, message)
 
 
 def _unreadable(path: Path, error: OSError) -> IdentityError:

@@ -6,7 +6,7 @@ from cryptography import x509
 
 from dbproxy.errors import IdentityError, UsageError
 from dbproxy.identity.files import UnusableFileError, read_regular_file
-from dbproxy.identity.pem import PrivateKey, load_certificates, load_private_key
+from dbproxy.identity.pem import PrivateKey, is_key_of, load_certificates, load_private_key
 
 __all__ = ["read_certificates", "read_key_pair"]
 
@@ -37,9 +37,11 @@ def read_key_pair(
     leaf, *chain = read_certificates(certificate)
     try:
         private_key = load_private_key(_read(key), key)
+        belongs = is_key_of(private_key, leaf, certificate)
     except IdentityError as error:
-        raise UsageError(error.message, next_step=f"Check the file {key}.") from error
-    if private_key.public_key() != leaf.public_key():
+        next_step = f"Check the files {certificate} and {key}."
+        raise UsageError(error.message, next_step=next_step) from error
+    if not belongs:
         raise UsageError(f"the key in {key} does not belong to the certificate in {certificate}")
     return leaf, tuple(chain), private_key
 

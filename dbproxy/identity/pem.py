@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from dbproxy.errors import Code, IdentityError
 
-__all__ = ["PrivateKey", "load_certificates", "load_private_key"]
+__all__ = ["PrivateKey", "is_key_of", "load_certificates", "load_private_key"]
 
 PrivateKey: TypeAlias = RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey
 """The kinds of key that Teleport issues certificates for (lib/cryptosuites)."""
@@ -91,6 +91,25 @@ def load_private_key(data: bytes, source: Path) -> PrivateKey:
         if block.label.endswith(_PRIVATE_KEY):
             return _parse_private_key(block, source)
     raise _malformed(source, "holds no private key")
+
+
+def is_key_of(private_key: PrivateKey, certificate: x509.Certificate, source: Path) -> bool:
+    """Whether `private_key` is the one that `certificate` was issued for.
+
+    Args:
+        private_key: The key.
+        certificate: The certificate.
+        source: Where the certificate came from, for the error's text.
+
+    Raises:
+        IdentityError: With `Code.IDENTITY_MALFORMED` when the certificate's public key is damaged
+            or of an unknown kind.
+    """
+    try:
+        return private_key.public_key() == certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        what = f"holds a certificate with an unusable public key: {error}"
+        raise _malformed(source, what) from error
 
 
 def _complete_blocks(data: bytes, source: Path) -> list[_Block]:

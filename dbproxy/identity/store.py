@@ -10,6 +10,7 @@ current generation in one assignment; what is not leaves it alone. Each connecti
 before it dials, which costs five `stat` calls as long as nothing was written.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -230,8 +231,9 @@ class IdentityStore:
         return identity
 
     def _may_be_torn(self, error: IdentityError) -> bool:
+        """Whether a write under way can be the cause; a missing directory cannot come from one."""
         if error.code is Code.IDENTITY_MISSING:
-            return self._directory.is_dir()
+            return os.path.isdir(self._directory)  # noqa: PTH112 (is_dir raises in Python 3.11)
         return error.code in _TORN
 
 

@@ -5,7 +5,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from identities import (
@@ -104,6 +106,22 @@ def test_a_file_in_the_place_of_the_directory_is_named(tmp_path: Path) -> None:
     assert str(error) == f"the destination {tmp_path / 'file'} is not a directory"
 
 
+def test_a_directory_below_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert refuse(tmp_path / "file" / "machine-id").code is Code.IDENTITY_MISSING
+
+
+def test_a_directory_out_of_reach_is_named(tmp_path: Path) -> None:
+    (tmp_path / "endless").symlink_to("endless")
+    error = refuse(tmp_path / "endless")
+    assert error.code is Code.IDENTITY_UNREADABLE
+    assert str(error).startswith(f"{tmp_path / 'endless'} cannot be read: ")
+
+
+def test_an_impossible_directory_is_refused() -> None:
+    assert refuse(Path("/opt/\0")).code is Code.IDENTITY_MISSING
+
+
 @pytest.mark.parametrize("name", REQUIRED_NAMES)
 def test_a_missing_file_is_named(destination: Path, name: str) -> None:
     (destination / name).unlink()
@@ -196,6 +214,20 @@ def test_a_certificate_without_a_route_is_refused(tmp_path: Path, cluster: Clust
     assert str(tmp_path / "tlscert") in str(error)
 
 
+def test_a_certificate_with_an_unknown_kind_of_key_is_refused(
+    destination: Path, cluster: Cluster
+) -> None:
+    der = make_certificate(cluster.user, KEY).public_bytes(Encoding.DER)
+    assert P_256 in der
+    unknown = x509.load_der_x509_certificate(der.replace(P_256, P_256[:-1] + b"\x7f"))
+    (destination / "tlscert").write_bytes(certificate_pem(unknown))
+    error = refuse(destination)
+    assert error.code is Code.IDENTITY_MALFORMED
+    assert str(error).startswith(f"{destination / 'tlscert'} holds a certificate with an unusable")
+
+
+P_256 = bytes.fromhex("06082a8648ce3d030107")
+"""The identifier of the curve, in DER."""
 KEY = make_key()
 AUTHORITY = make_authority()
 FILES = destination_files(

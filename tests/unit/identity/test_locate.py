@@ -70,6 +70,11 @@ def test_another_service_is_refused_with_the_candidates() -> None:
     )
 
 
+def test_all_that_was_wanted_is_named() -> None:
+    with pytest.raises(ConfigError, match="no database output with the database 'x';"):
+        locate(destination_dir=None, config=ONE, service=None, database="x")
+
+
 def test_several_services_need_a_choice() -> None:
     message = refuse(TWO, None)
     assert message.startswith("tbot.yaml: more than one database output; it has line 3:")

@@ -83,6 +83,10 @@ def test_a_mapping_that_merges_itself_ends() -> None:
     assert parse("&a {<<: *a, b: 1}").get("c") is None
 
 
+def test_what_cannot_be_merged_is_passed_over() -> None:
+    assert parse("<<: [1, [2], null]\na: 1").get("b") is None
+
+
 def test_a_list_that_holds_itself_ends() -> None:
     assert len(need(parse("a: &x [*x, 1]").get("a")).items()) == 2
 
