@@ -1,13 +1,11 @@
 """Destinations that tests of the command point it at."""
 
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
-from commands import Outcome, run_dbproxy
+from commands import Run, run_dbproxy
 from identities import Cluster, make_cluster, write_destination
-
-Run = Callable[..., Outcome]
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +26,4 @@ def destination(tmp_path: Path, cluster: Cluster) -> Path:
 def run(tmp_path: Path) -> Run:
     """Run a command that ends by itself."""
 
-    def run(*arguments: str | Path, **options: object) -> Outcome:
-        return run_dbproxy(*arguments, home=tmp_path, **options)  # type: ignore[arg-type]
-
-    return run
+    return partial(run_dbproxy, home=tmp_path)

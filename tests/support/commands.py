@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import trio
 
@@ -47,6 +47,17 @@ class Outcome:
     def error(self) -> str:
         """The first line of the complaint."""
         return next((line for line in self.err.splitlines() if " error: " in line), "")
+
+
+class Run(Protocol):
+    """`run_dbproxy` with a home directory of the test's own."""
+
+    def __call__(
+        self,
+        *arguments: str | Path,
+        env: Mapping[str, str] | None = None,
+        bound_by_permissions: bool = False,
+    ) -> Outcome: ...
 
 
 def clean_environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -163,23 +174,33 @@ class RunningCommand:
 
 @asynccontextmanager
 async def running_dbproxy(
-    *arguments: str | Path, home: Path, env: Mapping[str, str] | None = None
+    *arguments: str | Path,
+    home: Path,
+    env: Mapping[str, str] | None = None,
+    stderr: int = subprocess.PIPE,
 ) -> AsyncIterator[RunningCommand]:
-    """Run a command in the background; what still runs at the end of the block is killed."""
+    """Run a command in the background; what still runs at the end of the block is killed.
+
+    Args:
+        arguments: Of the command line.
+        home: The home directory, where nothing else is configured.
+        env: Additional environment variables.
+        stderr: A descriptor for the log, which is then not collected.
+    """
     process = await trio.lowlevel.open_process(
         [COMMAND, *map(str, arguments)],
         env=clean_environment(home, env),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
     )
     assert process.stdout is not None
-    assert process.stderr is not None
     command = RunningCommand(process)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(command.out.collect, process.stdout)
-            nursery.start_soon(command.err.collect, process.stderr)
+            if process.stderr is not None:
+                nursery.start_soon(command.err.collect, process.stderr)
             yield command
             if process.returncode is None:
                 process.kill()
