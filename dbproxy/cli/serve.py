@@ -11,8 +11,7 @@ import trio
 
 from dbproxy.cli.announce import announce
 from dbproxy.events import Subscriber
-from dbproxy.ops.log import EventLog, dropped_notice, make_logger
-from dbproxy.ops.log_writer import log_writer
+from dbproxy.ops import EventLog, dropped_notice, log_writer, make_logger
 from dbproxy.proxy import DatabaseProxy, Started
 from dbproxy.settings import Settings
 
