@@ -59,15 +59,18 @@ class ContextSource:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._web_file = _write_pair(directory / "web.pem", web)
         self._host_issuer: CertificateAuthority | None = None
-        self._trusted: tuple[CertificateAuthority, ...] = ()
-        self._contexts: Contexts | None = None
+        self._trusted = self._trusted_now()
+        self._contexts = self._build()
 
     def current(self) -> Contexts:
         """Returns the contexts for a connection that begins now."""
-        trusted = (*self._authority.trusted_user_cas, *self._authority.trusted_host_cas)
-        if self._contexts is None or trusted != self._trusted:
+        trusted = self._trusted_now()
+        if trusted != self._trusted:
             self._contexts, self._trusted = self._build(), trusted
         return self._contexts
+
+    def _trusted_now(self) -> tuple[CertificateAuthority, ...]:
+        return (*self._authority.trusted_user_cas, *self._authority.trusted_host_cas)
 
     def _build(self) -> Contexts:
         users = [ca.pem for ca in self._authority.trusted_user_cas]

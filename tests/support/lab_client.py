@@ -10,7 +10,7 @@ import ssl
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -61,10 +61,14 @@ def routed(*, service: str = ALICE.service, protocol: str = ALICE.protocol) -> S
 
 @dataclass(frozen=True)
 class Client:
-    """How to connect to one lab; certificates go through files in `directory`."""
+    """How to connect to one lab; certificates go through files in `directory`.
+
+    `sockets` are the TCP connections made so far, oldest first.
+    """
 
     lab: Lab
     directory: Path
+    sockets: list[trio.SocketStream] = field(default_factory=list)
 
     def context(
         self,
@@ -86,7 +90,9 @@ class Client:
 
     async def connect_tcp(self) -> trio.SocketStream:
         host, port = self.lab.address.rsplit(":", 1)
-        return await trio.open_tcp_stream(host, int(port))
+        stream = await trio.open_tcp_stream(host, int(port))
+        self.sockets.append(stream)
+        return stream
 
     @asynccontextmanager
     async def connect(
@@ -112,9 +118,10 @@ class Client:
         outer: trio.abc.Stream,
         pair: KeyPair | None,
         version: ssl.TLSVersion | None = None,
+        authority: CertificateAuthority | None = None,
     ) -> trio.SSLStream[trio.abc.Stream]:
         """TLS inside an outer connection, as a database driver does it."""
-        context = self.context(self.lab.authority.host_ca.pem, pair, version=version)
+        context = self.context((authority or self.lab.authority.host_ca).pem, pair, version=version)
         inner = trio.SSLStream(outer, context, server_hostname="localhost", https_compatible=True)
         await inner.do_handshake()
         return inner
