@@ -20,7 +20,6 @@ def demo(context: click.Context, /, *, keep: bool) -> None:
     Needs the extra `demo`: pip install 'dbproxy[demo]'
     """
     import trio  # late, so that the help comes quickly
-    from rich.console import Console
 
     from dbproxy.lab.demo.requirements import check_requirements
     from dbproxy.lab.errors import LabError
@@ -29,7 +28,7 @@ def demo(context: click.Context, /, *, keep: bool) -> None:
         check_requirements()
     except LabError as error:
         raise click.ClickException(str(error)) from error
-    from dbproxy.lab.demo.narrator import Narrator
+    from dbproxy.lab.demo.narrator import DemoConsole, Narrator
     from dbproxy.lab.demo.performance import Performance
 
-    context.exit(trio.run(Performance(Narrator(Console()), keep=keep).run))
+    context.exit(trio.run(Performance(Narrator(DemoConsole()), keep=keep).run))

@@ -88,11 +88,11 @@ async def refuse(ports: Sequence[Port], say: Narrator) -> None:
             ("TLS required, tunnel", tunnel | {"sslmode": "require"}, "does not support SSL"),
         ):
             try:
-                reason = await refusal(parameters, expected)
+                said = await refusal(parameters, expected)
             except LabError as error:
                 raise LabError(f"{what}: {error}") from error
             say.done(f"{what}:")
-            say.quote([reason])
+            say.quote(said)
 
 
 async def renew(stage: Stage, ports: Sequence[Port], say: Narrator) -> None:
@@ -144,10 +144,10 @@ async def stop(stage: Stage, ports: Sequence[Port], say: Narrator) -> None:
 
 async def stay(stage: Stage, ports: Sequence[Port], say: Narrator) -> None:
     """Print what to paste and wait until cancelled."""
-    psql = (
-        "psql" if shutil.which("psql") else shlex.quote(str(stage.postgres.bin_directory / "psql"))
-    )
     for port in ports:
-        say.paste(port.mode, psql + port.psql.removeprefix("psql"))
-    say.end("All of it stays up until you press Ctrl-C. Try: " + script.QUERY)
+        say.paste(port.mode, port.psql)
+    if shutil.which("psql") is None:
+        say.note(f"There is no psql on the PATH. {stage.postgres.bin_directory}/psql has no TLS,")
+        say.note("which is enough for the tunnel.")
+    say.end(f"All of it stays up until Ctrl-C. Try: {script.QUERY};")
     await trio.sleep_forever()

@@ -73,8 +73,12 @@ async def open_client(parameters: Parameters) -> AsyncIterator[Client]:
         connection.close()
 
 
-async def refusal(parameters: Parameters, expected: str) -> str:
-    """Try to connect, and return the line with `expected` of what psycopg says to that.
+async def refusal(parameters: Parameters, expected: str) -> list[str]:
+    """Try to connect, and return what psycopg says to that: the reason, and the hint if any.
+
+    Args:
+        parameters: What to connect with.
+        expected: What the reason must contain.
 
     Raises:
         LabError: There is a connection after all, or psycopg says something else.
@@ -83,7 +87,8 @@ async def refusal(parameters: Parameters, expected: str) -> str:
         async with open_client(parameters):
             raise LabError("the client was let in")
     except ClientRefused as error:
-        for line in str(error).splitlines():
-            if expected in line:
-                return line.rpartition("failed: ")[2].strip()
-        raise LabError(f"expected `{expected}`, and the client says: {error}") from error
+        lines = str(error).splitlines()
+        reasons = [line.rpartition("failed: ")[2].strip() for line in lines if expected in line]
+        if not reasons:
+            raise LabError(f"expected `{expected}`, and the client says: {error}") from error
+        return [*reasons[:1], *(line for line in lines if line.startswith("HINT"))][:2]

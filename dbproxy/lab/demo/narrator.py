@@ -6,8 +6,10 @@ terminal. No line is ever rewritten, so a log file reads the same as a terminal.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 import trio
@@ -16,10 +18,32 @@ from rich.text import Text
 
 from dbproxy.lab.errors import LabError
 
-__all__ = ["Narrator", "StepFailed", "first_leaf"]
+__all__ = ["DemoConsole", "Narrator", "NobodyListens", "StepFailed", "first_leaf"]
 
 EXPECTED: Final = (LabError, OSError, trio.TooSlowError)
 """What a failed step raises; anything else is a mistake of the demo itself."""
+
+
+class NobodyListens(Exception):
+    """Whoever read the demo's output has gone, as in `dbproxy demo | head`."""
+
+
+class DemoConsole(Console):
+    """A console that says in its own words that nobody reads any more.
+
+    rich would raise SystemExit, which trio's nurseries would put into a group.
+    """
+
+    def on_broken_pipe(self) -> None:
+        """Write nothing more, and say why.
+
+        Raises:
+            NobodyListens: Always.
+        """
+        self.quiet = True
+        with Path(os.devnull).open("wb") as nowhere:  # for what the interpreter flushes at its end
+            os.dup2(nowhere.fileno(), self.file.fileno())
+        raise NobodyListens
 
 
 class StepFailed(Exception):
@@ -79,7 +103,7 @@ class Narrator:
 
     def like(self, command: str) -> None:
         """A command of Teleport's whose work the lab does now."""
-        self._write(("   as ", "dim"), (command, "cyan"), (" does", "dim"))
+        self._write(("   like ", "dim"), (command, "cyan"))
 
     def quote(self, lines: Iterable[str]) -> None:
         """What another program said."""

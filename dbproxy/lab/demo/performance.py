@@ -10,7 +10,7 @@ from typing import Final
 import trio
 
 from dbproxy.lab.demo.acts import open_ports, query, refuse, renew, stay, stop
-from dbproxy.lab.demo.narrator import Narrator, StepFailed, first_leaf
+from dbproxy.lab.demo.narrator import Narrator, NobodyListens, StepFailed, first_leaf
 from dbproxy.lab.demo.stage import open_stage
 from dbproxy.lab.demo.workshop import Workshop, open_workshop
 from dbproxy.lab.errors import LabError
@@ -50,6 +50,8 @@ class Performance:
         with trio.open_signal_receiver(*SIGNALS) as signals:
             try:
                 await self._run_until(signals)
+            except* NobodyListens:
+                self._ending = Ending.INTERRUPTED
             except* (StepFailed, LabError) as group:
                 self._fail(group)
         self._conclude(trio.current_time() - started)
