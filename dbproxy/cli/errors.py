@@ -6,7 +6,6 @@ next, and as an exit status. Anything else is a bug of ours: it passes through, 
 """
 
 import os
-import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from types import TracebackType
@@ -131,9 +130,9 @@ def _say_error(message: str, code: Code | None = None, next_step: str | None = N
     """Write the message; unprintable characters, which a file's name may have, are escaped."""
     label = click.style("error:", fg="red", bold=True)
     end = f" [{code}]" if code is not None else ""
-    click.echo(f"{PROGRAM}: {label} {_printable(message)}{end}", file=sys.stderr)
+    click.echo(f"{PROGRAM}: {label} {_printable(message)}{end}", err=True)
     if next_step:
-        click.echo(_printable(next_step), file=sys.stderr)
+        click.echo(_printable(next_step), err=True)
 
 
 def _printable(text: str) -> str:

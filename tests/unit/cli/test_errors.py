@@ -1,3 +1,4 @@
+import sys
 from collections.abc import Callable
 
 import click
@@ -87,6 +88,14 @@ def test_unprintable_characters_of_a_message_are_escaped(
 ) -> None:
     error = IdentityError(Code.IDENTITY_MISSING, "no such directory: /tmp/\x1b[31mred\x07")
     assert "/tmp/\\x1b[31mred\\x07" in outcome(error, capsys)[1][0]
+
+
+def test_with_standard_error_closed_the_complaint_does_not_end_up_elsewhere(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    assert run(raising(IN_USE), [], Invocation()) == 1
+    assert capsys.readouterr() == ("", "")
 
 
 def test_without_arguments_a_group_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
