@@ -38,6 +38,7 @@ from dbproxy.lab.authority import Authority, KeyPair
 from dbproxy.lab.errors import LabError
 from dbproxy.lab.handshake import Handshake
 from dbproxy.lab.postgres import EmbeddedPostgres
+from dbproxy.lab.subject import SubjectFields
 
 MEBIBYTE = 1024 * 1024
 BULK = 64 * MEBIBYTE
@@ -306,16 +307,15 @@ async def test_a_split_database_authority_does_not_verify_the_proxy(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("restriction", "reason"),
+    ("subject", "reason"),
     [
-        ({"usage": ("usage:apps",)}, "the certificate is not for database use"),
-        ({"pinned_ip": "192.0.2.1"}, "the certificate is pinned to 192.0.2.1"),
+        (replace(ALICE, usage=("usage:apps",)), "the certificate is not for database use"),
+        (replace(ALICE, pinned_ip="192.0.2.1"), "the certificate is pinned to 192.0.2.1"),
     ],
 )
 async def test_a_restricted_certificate_is_a_silent_close(
-    client: Client, restriction: dict[str, object], reason: str
+    client: Client, subject: SubjectFields, reason: str
 ) -> None:
-    subject = replace(ALICE, **restriction)  # type: ignore[arg-type]
     async with client.connect(issue(client.lab, subject)) as stream:
         assert await stream.receive_some(1) == b""
     await until(lambda: client.lab.handshakes[-1].error == reason)
