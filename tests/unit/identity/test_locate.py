@@ -44,7 +44,7 @@ def test_the_only_database_output_needs_no_service() -> None:
 
 
 def test_one_directory_written_in_two_ways_is_one() -> None:
-    twice = config(output("one", "/opt/id"), output("one", "/opt/./id/"))
+    twice = config(output("one", "/opt/id"), output("one", "/opt/other/../id/"))
     assert locate(destination_dir=None, config=twice, service="one") == Path("/opt/id")
 
 

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -170,6 +171,15 @@ def test_a_file_without_a_certificate_says_so() -> None:
 
 def test_a_file_without_a_key_says_so() -> None:
     assert str(refuse_key(AUTHORITY.pem)) == f"{SOURCE} holds no private key"
+
+
+def test_a_certificate_whose_name_is_no_text_is_refused() -> None:
+    """A bit string of the same length, which the library would complain about only on use."""
+    der = AUTHORITY.certificate.public_bytes(Encoding.DER)
+    text = b"\x0c\x14teleport.example.com"
+    assert text in der
+    damaged = x509.load_der_x509_certificate(der.replace(text, b"\x03\x14" + b"\0" * 20))
+    assert "damaged certificate" in str(refuse_certificates(certificate_pem(damaged)))
 
 
 def test_a_block_inside_a_block_is_refused() -> None:

@@ -402,11 +402,24 @@ async def test_a_broken_renewal_is_reported_once(
 async def test_a_broken_renewal_heals_although_the_files_look_the_same(
     bench: Bench, second: Identity, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """For example when the clock reaches the certificate's first moment."""
     await bench.store.load()
     bench.script(UNREADABLE, second)
     bench.touch()
     assert (await bench.store.fresh()).generation == 1
+    await trio.sleep(PAUSE)
+    assert (await bench.store.fresh()).generation == 2
+
+
+async def test_a_certificate_of_the_future_is_taken_once_its_time_has_come(
+    bench: Bench, make_identity: MakeIdentity, autojump_clock: trio.testing.MockClock
+) -> None:
+    await bench.store.load()
+    begin = bench.now + timedelta(days=1)
+    bench.script(make_identity(begin=begin))
+    bench.touch()
+    assert (await bench.store.fresh()).generation == 1
+    assert [failure.code for failure in bench.failures()] == [Code.CERTIFICATE_NOT_YET_VALID]
+    bench.now = begin + timedelta(seconds=1)
     await trio.sleep(PAUSE)
     assert (await bench.store.fresh()).generation == 2
 
