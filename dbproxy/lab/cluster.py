@@ -63,7 +63,6 @@ class Lab:
         split_database_ca: bool,
         options: ProxyOptions,
         on_audit_event: Callable[[Event], object] | None,
-        nursery: trio.Nursery,
     ) -> None:
         self.cluster = cluster
         self.directory = directory
@@ -77,7 +76,7 @@ class Lab:
         self._database = DatabaseService(cluster, databases, self.roles, self.audit)
         self._proxy = Proxy(self._contexts(options), self._database, options)
         self._listener = Listener(parse_tcp_address(listen), self._proxy.serve)
-        self._nursery = nursery
+        self._restart = trio.Event()
 
     @property
     def address(self) -> str:
@@ -160,11 +159,21 @@ class Lab:
             LabError: the port is in use, by others or by this Proxy.
         """
         await self._listener.bind()
-        self._nursery.start_soon(self._listener.run)
+        self._restart.set()
 
     async def stop_proxy(self) -> None:
         """Takes the Proxy down: closes its port and all its connections. Idempotent."""
         await self._listener.close()
+
+    async def run(self) -> None:
+        """Serves connections whenever the Proxy is up. ``open_lab`` runs this."""
+        try:
+            while True:
+                await self._restart.wait()
+                self._restart = trio.Event()
+                await self._listener.run()
+        finally:
+            self._listener.abandon()
 
     def _contexts(self, options: ProxyOptions) -> ContextSource:
         return ContextSource(
@@ -220,7 +229,8 @@ async def open_lab(
         LabError: an address is malformed, or cannot be listened on.
         OSError: the directory cannot be written.
 
-    When the block ends or is cancelled, all connections are closed at once.
+    When the block ends or is cancelled, all connections are closed at once. Exceptions of the
+    block come out in an exception group, as from any trio nursery.
     """
     options = ProxyOptions(
         ping=ping,
@@ -233,18 +243,18 @@ async def open_lab(
         maximum_tls_version=maximum_tls_version,
     )
     _make_private(directory)
+    lab = Lab(
+        databases=databases,
+        directory=directory,
+        cluster=cluster,
+        listen=listen,
+        split_database_ca=split_database_ca,
+        options=options,
+        on_audit_event=on_audit_event,
+    )
+    await lab.start_proxy()
     async with trio.open_nursery() as nursery:
-        lab = Lab(
-            databases=databases,
-            directory=directory,
-            cluster=cluster,
-            listen=listen,
-            split_database_ca=split_database_ca,
-            options=options,
-            on_audit_event=on_audit_event,
-            nursery=nursery,
-        )
-        await lab.start_proxy()
+        nursery.start_soon(lab.run)
         yield lab
         nursery.cancel_scope.cancel()
 

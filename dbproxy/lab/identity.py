@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from cryptography import x509
 
+from dbproxy.lab.errors import LabError
 from dbproxy.lab.streams import TLSServerStream
 from dbproxy.lab.subject import SubjectFields, decode_subject
 
 
 def certificate_of(stream: TLSServerStream) -> x509.Certificate | None:
-    """Returns the client's verified certificate, ``None`` if it showed none."""
+    """Returns the client's verified certificate, ``None`` if it showed none.
+
+    Raises:
+        LabError: OpenSSL took the certificate, but it cannot be parsed here.
+    """
     encoded = stream.client_certificate
-    return None if encoded is None else x509.load_der_x509_certificate(encoded)
+    if encoded is None:
+        return None
+    try:
+        return x509.load_der_x509_certificate(encoded)
+    except ValueError as error:
+        raise LabError(f"the client certificate cannot be parsed: {error}") from error
 
 
 def identity_of(certificate: x509.Certificate | None) -> SubjectFields | None:
@@ -20,4 +30,9 @@ def identity_of(certificate: x509.Certificate | None) -> SubjectFields | None:
     Raises:
         LabError: the subject is not one that Teleport writes.
     """
-    return None if certificate is None else decode_subject(certificate.subject)
+    if certificate is None:
+        return None
+    try:
+        return decode_subject(certificate.subject)
+    except ValueError as error:
+        raise LabError(f"the client certificate's subject is malformed: {error}") from error

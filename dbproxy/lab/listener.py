@@ -27,7 +27,7 @@ class Listener:
         self.address = address
         self._serve = serve
         self._listener: trio.SocketListener | None = None
-        self._scope: trio.CancelScope | None = None
+        self._scope = trio.CancelScope()
         self._down = trio.Event()
 
     async def bind(self) -> None:
@@ -47,24 +47,29 @@ class Listener:
             raise LabError(f"cannot listen on {self.address}: {reason}") from error
         for other in others:
             await other.aclose()
-        self._listener = first
+        self._listener, self._scope, self._down = first, trio.CancelScope(), trio.Event()
         self.address = TcpAddress(self.address.host, first.socket.getsockname()[1])
 
     async def run(self) -> None:
         """Serves until ``close`` or cancellation; both end all connections at once."""
         if self._listener is None:
             raise LabError("the Proxy has to be bound before it can serve")
-        self._down = trio.Event()
         try:
-            with trio.CancelScope() as self._scope:
-                await trio.serve_listeners(self._serve, [self._listener])
+            async with self._listener as listener:
+                with self._scope:
+                    await trio.serve_listeners(self._serve, [listener])
         finally:
-            self._listener = self._scope = None
+            self._listener = None
             self._down.set()
 
     async def close(self) -> None:
         """Closes the listener and every connection, and waits until that is done. Idempotent."""
-        if self._scope is None:
-            return
-        self._scope.cancel()
-        await self._down.wait()
+        if self._listener is not None:
+            self._scope.cancel()
+            await self._down.wait()
+
+    def abandon(self) -> None:
+        """Closes a socket that was bound and never served; no effect after ``run``."""
+        if self._listener is not None:
+            self._listener.socket.close()
+            self._listener = None

@@ -4,9 +4,10 @@ A connection is routed twice. The ClientHello's ALPN list picks a handler, or no
 answer. After the outer handshake, a verified client certificate with a database route overrides
 that choice ("tunnel"); without one the handler asks for a certificate inside ("non-tunnel").
 
-Two things differ from a real Proxy. It verifies with OpenSSL, which tells a client whose
-certificate is not yet valid `bad_certificate` where Go says `certificate_expired`. And it lingers a
-moment on close, see ``LingeringStream``.
+Two things differ from a real Proxy. It verifies with OpenSSL, whose alerts are Go's for expired
+certificates, unknown authorities and missing certificates, but not for certificates that are not
+yet valid (`bad_certificate` for `certificate_expired`) or self-signed (`bad_certificate` for
+`unknown_ca`). And it lingers a moment on close, see ``LingeringStream``.
 """
 
 from __future__ import annotations
