@@ -50,6 +50,8 @@ class Code(StrEnum):
     CONFIG_UNREADABLE = "config-unreadable"
     DESTINATION_NOT_FOUND = "destination-not-found"
 
+    FILE_UNUSABLE = "file-unusable"
+
     IDENTITY_MISSING = "identity-missing"
     IDENTITY_UNREADABLE = "identity-unreadable"
     IDENTITY_MALFORMED = "identity-malformed"
@@ -125,6 +127,11 @@ PROBLEMS: dict[Code, Problem] = {
         Fault.OPERATOR,
         "No destination in the tbot configuration fits, or more than one does.",
         "Name the directory that tbot writes to with --destination-dir.",
+    ),
+    Code.FILE_UNUSABLE: Problem(
+        Fault.OPERATOR,
+        "A certificate or key file that was named does not exist, may not be read or is damaged.",
+        "Check the file: its name, its permissions, and that it is PEM.",
     ),
     Code.IDENTITY_MISSING: Problem(
         Fault.OPERATOR,
@@ -329,7 +336,7 @@ class UsageError(DBProxyError):
 
 
 class ConfigError(DBProxyError):
-    """The tbot configuration file cannot be used."""
+    """The tbot configuration, or a file named in the settings, cannot be used."""
 
 
 class IdentityError(DBProxyError):

@@ -163,7 +163,11 @@ class DatabaseProxy:
     async def _load_identity(self, config: TbotConfig | None) -> IdentityStore:
         settings = self._settings
         directory = locate(
-            destination_dir=settings.destination_dir, config=config, service=settings.service
+            destination_dir=settings.destination_dir,
+            config=config,
+            service=settings.service,
+            username=settings.db_user,
+            database=settings.db_name,
         )
         store = IdentityStore(directory, service=settings.service, publish=self._events.publish)
         await store.load()

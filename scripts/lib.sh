@@ -43,3 +43,14 @@ prepare() {
     .venv/bin/python -m pip install --disable-pip-version-check --no-input --editable ".[$1]" >&2
     printf '%s\n' "$state" >"$stamp"
 }
+
+# need COMMAND PACKAGE: the command is installed, from the Debian package when it was missing.
+need() {
+    local apt=(apt-get)
+    ! command -v "$1" >/dev/null || return 0
+    [ "$(id -u)" = 0 ] || apt=(sudo apt-get)
+    command -v "${apt[0]}" >/dev/null && command -v apt-get >/dev/null ||
+        fail "$1 is missing and cannot be installed here; install it (on Debian: apt install $2)"
+    say "Installing $2 for the command $1"
+    "${apt[@]}" update -qq >&2 && DEBIAN_FRONTEND=noninteractive "${apt[@]}" install -qq --yes "$2" >&2
+}

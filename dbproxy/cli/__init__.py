@@ -1,6 +1,7 @@
 """The command line: `dbproxy`."""
 
 import sys
+import warnings
 from collections.abc import Mapping
 from typing import ClassVar, Final, NoReturn
 
@@ -67,6 +68,8 @@ def dbproxy(context: click.Context, /, **_options: object) -> None:
 
 def main() -> NoReturn:
     """Run the command line of this process and exit."""
+    # The library's remark on names longer than X.520 allows; Teleport's may be, and are fine.
+    warnings.filterwarnings("ignore", "Attribute's length must be", UserWarning)
     invocation = Invocation()
     sys.excepthook = lambda _type, error, trace: report_bug(invocation, error, trace)
     sys.exit(run(dbproxy, sys.argv[1:], invocation))

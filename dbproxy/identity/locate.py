@@ -21,20 +21,21 @@ def locate(
     """Choose the directory to read the identity from.
 
     A directory given by name wins. Otherwise the output in tbot's configuration is taken that is
-    for the database wanted; several that go to the same directory count as one. Several outputs of
-    one service, for different users or databases, are told apart by `username` and `database`.
+    for the service wanted; several that go to the same directory count as one. Only several
+    outputs of one service are told apart by `username` and `database`: what a certificate may be
+    used for is for the cluster to decide.
 
     Args:
         destination_dir: The directory, when it was named.
         config: The tbot configuration, when there is one.
         service: The database service wanted; `None` accepts any, provided that there is only one.
-        username: The database user wanted; `None` accepts any.
-        database: The database name wanted; `None` accepts any.
+        username: The database user, to choose between outputs of one service.
+        database: The database name, likewise.
 
     Raises:
-        UsageError: Neither a directory nor a configuration is known. ConfigError: With
-        `Code.DESTINATION_NOT_FOUND` when no output fits, or more than one; the text
-            lists the candidates.
+        UsageError: Neither a directory nor a configuration is known.
+        ConfigError: With `Code.DESTINATION_NOT_FOUND` when no output fits, or more than one; the
+            text lists the candidates.
     """
     if destination_dir is not None:
         return destination_dir
@@ -45,11 +46,14 @@ def locate(
             " configuration file with --config.",
         )
     candidates = [entry for entry in config.entries if entry.service is not None]
-    fitting = [entry for entry in candidates if _fits(entry, service, username, database)]
-    directories = {_normalised(entry.directory) for entry in fitting if entry.directory is not None}
+    fitting = [entry for entry in candidates if service in (None, entry.service)]
+    directories = _directories(fitting)
+    if len(directories) > 1:
+        fitting = [entry for entry in fitting if _fits(entry, username, database)] or fitting
+        directories = _directories(fitting)
     if len(directories) == 1:
         return directories.pop()
-    wanted = _describe_wanted(service, username, database)
+    wanted = _describe_wanted(service)
     if directories:
         raise _not_found(config, f"more than one {wanted}", fitting)
     if fitting:
@@ -57,15 +61,12 @@ def locate(
     raise _not_found(config, f"no {wanted}", candidates)
 
 
-def _fits(
-    entry: DestinationEntry, service: str | None, username: str | None, database: str | None
-) -> bool:
-    wanted_and_found = (
-        (service, entry.service),
-        (username, entry.username),
-        (database, entry.database),
-    )
-    return all(wanted is None or wanted == found for wanted, found in wanted_and_found)
+def _directories(entries: Iterable[DestinationEntry]) -> set[Path]:
+    return {_normalised(entry.directory) for entry in entries if entry.directory is not None}
+
+
+def _fits(entry: DestinationEntry, username: str | None, database: str | None) -> bool:
+    return username in (None, entry.username) and database in (None, entry.database)
 
 
 def _normalised(directory: Path) -> Path:
@@ -73,15 +74,8 @@ def _normalised(directory: Path) -> Path:
     return Path(os.path.normpath(directory))
 
 
-def _describe_wanted(service: str | None, username: str | None, database: str | None) -> str:
-    parts = ["database output"]
-    if service is not None:
-        parts.append(f"for the service {service!r}")
-    if username is not None:
-        parts.append(f"with the user {username!r}")
-    if database is not None:
-        parts.append(f"with the database {database!r}")
-    return " ".join(parts)
+def _describe_wanted(service: str | None) -> str:
+    return "database output" + (f" for the service {service!r}" if service is not None else "")
 
 
 def _not_found(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from dbproxy.errors import IdentityError, UsageError
+from dbproxy.errors import Code, ConfigError, IdentityError
 from dbproxy.identity.files import UnusableFileError, read_regular_file
 from dbproxy.identity.pem import PrivateKey, is_key_of, load_certificates, load_private_key
 
@@ -15,12 +15,12 @@ def read_certificates(path: Path) -> tuple[x509.Certificate, ...]:
     """Read the certificates of one PEM file, in order; at least one.
 
     Raises:
-        UsageError: The file cannot be read, or holds no certificate.
+        ConfigError: `file-unusable`: it cannot be read, or holds no certificate.
     """
     try:
         return load_certificates(_read(path), path)
     except IdentityError as error:
-        raise UsageError(error.message, next_step=f"Check the file {path}.") from error
+        raise _unusable(error.message) from error
 
 
 def read_key_pair(
@@ -32,17 +32,16 @@ def read_key_pair(
         The leaf, the rest of its file, and the key.
 
     Raises:
-        UsageError: A file cannot be used, or the two do not belong together.
+        ConfigError: `file-unusable`: one cannot be used, or they do not belong together.
     """
     leaf, *chain = read_certificates(certificate)
     try:
         private_key = load_private_key(_read(key), key)
         belongs = is_key_of(private_key, leaf, certificate)
     except IdentityError as error:
-        next_step = f"Check the files {certificate} and {key}."
-        raise UsageError(error.message, next_step=next_step) from error
+        raise _unusable(error.message) from error
     if not belongs:
-        raise UsageError(f"the key in {key} does not belong to the certificate in {certificate}")
+        raise _unusable(f"the key in {key} does not belong to the certificate in {certificate}")
     return leaf, tuple(chain), private_key
 
 
@@ -50,6 +49,10 @@ def _read(path: Path) -> bytes:
     try:
         return read_regular_file(path)
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+        raise _unusable(f"{path} cannot be read: {error.strerror}") from error
     except UnusableFileError as error:
-        raise UsageError(f"{path} {error}") from error
+        raise _unusable(f"{path} {error}") from error
+
+
+def _unusable(message: str) -> ConfigError:
+    return ConfigError(Code.FILE_UNUSABLE, message)

@@ -52,9 +52,10 @@ class TbotConfig:
     """What dbproxy needs to know of a tbot configuration.
 
     Attributes:
-        path: The file. proxy_server: The address of the Teleport Proxy, as written. auth_server:
-        The address of the Auth Service, as written; version 1 and older guides name the
-            Teleport Proxy here as well.
+        path: The file.
+        proxy_server: The address of the Teleport Proxy, as written.
+        auth_server: The address of the Auth Service, as written; version 1 and older guides name
+            the Teleport Proxy here as well.
         insecure: Whether tbot was told not to verify the Teleport Proxy's certificate.
         renewal_interval: How often tbot renews, if the file says so.
         entries: The outputs, in the order of the file.

@@ -57,7 +57,7 @@ def test_outputs_of_one_service_are_told_apart_by_user_and_database() -> None:
     found = locate(destination_dir=None, config=users, service="one", username="bob", database="y")
     assert found == Path("/c")
     assert refuse(users, "one", "bob") == (
-        "tbot.yaml: more than one database output for the service 'one' with the user 'bob';"
+        "tbot.yaml: more than one database output for the service 'one';"
         " it has line 4: database for the service 'one', user 'bob', database 'x', directory /b;"
         " line 5: database for the service 'one', user 'bob', database 'y', directory /c"
     )
@@ -70,9 +70,10 @@ def test_another_service_is_refused_with_the_candidates() -> None:
     )
 
 
-def test_all_that_was_wanted_is_named() -> None:
-    with pytest.raises(ConfigError, match="no database output with the database 'x';"):
-        locate(destination_dir=None, config=ONE, service=None, database="x")
+def test_another_user_than_the_outputs_does_not_exclude_the_only_output() -> None:
+    only = config(output("one", "/a", ", username: alice"))
+    found = locate(destination_dir=None, config=only, service="one", username="bob")
+    assert found == Path("/a")
 
 
 def test_several_services_need_a_choice() -> None:

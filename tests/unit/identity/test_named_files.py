@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from identities import Cluster, certificate_pem, key_pem, make_certificate, make_key
 
-from dbproxy.errors import UsageError
+from dbproxy.errors import Code, ConfigError
 from dbproxy.identity import read_certificates, read_key_pair
 
 KEY = make_key()
@@ -33,7 +33,7 @@ def test_a_pair_is_read_with_the_chain(files: tuple[Path, Path], cluster: Cluste
 
 def test_a_key_of_another_certificate_is_refused(files: tuple[Path, Path]) -> None:
     files[1].write_bytes(key_pem(make_key()))
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(ConfigError) as caught:
         read_key_pair(*files)
     assert str(caught.value) == (
         f"the key in {files[1]} does not belong to the certificate in {files[0]}"
@@ -43,7 +43,7 @@ def test_a_key_of_another_certificate_is_refused(files: tuple[Path, Path]) -> No
 @pytest.mark.parametrize("index", [0, 1], ids=["certificate", "key"])
 def test_a_missing_file_is_named(files: tuple[Path, Path], index: int) -> None:
     files[index].unlink()
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(ConfigError) as caught:
         read_key_pair(*files)
     assert str(caught.value) == f"{files[index]} cannot be read: No such file or directory"
 
@@ -51,16 +51,16 @@ def test_a_missing_file_is_named(files: tuple[Path, Path], index: int) -> None:
 @pytest.mark.parametrize("index", [0, 1], ids=["certificate", "key"])
 def test_a_damaged_file_is_named(files: tuple[Path, Path], index: int) -> None:
     files[index].write_bytes(files[index].read_bytes()[:50])
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(ConfigError) as caught:
         read_key_pair(*files)
     assert str(caught.value) == f"{files[index]} is truncated"
-    assert str(files[index]) in caught.value.next_step
+    assert caught.value.code is Code.FILE_UNUSABLE
 
 
 @pytest.mark.parametrize("index", [0, 1], ids=["certificate", "key"])
 def test_a_directory_in_the_place_of_a_file_is_named(files: tuple[Path, Path], index: int) -> None:
     files[index].unlink()
     files[index].mkdir()
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(ConfigError) as caught:
         read_key_pair(*files)
     assert str(caught.value) == f"{files[index]} is not a regular file"
