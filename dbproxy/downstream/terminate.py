@@ -21,7 +21,7 @@ from dbproxy.downstream.client import Client
 from dbproxy.downstream.local_authority import ServerCertificate
 from dbproxy.errors import ClientError, Code, IdentityError
 from dbproxy.identity import Identity, IdentityStore, parse_subject
-from dbproxy.layers import TLSLayer, describe_verify_error
+from dbproxy.layers import MALFORMED_CERTIFICATE, TLSLayer, describe_verify_error
 from dbproxy.protocols import Carry, DatabaseProtocol, StartTLS
 from dbproxy.settings import Mode
 
@@ -74,7 +74,7 @@ class TerminatingAdmission:
         inside = await client.read_prologue(
             self._protocol.prologue(Mode.TERMINATE, inside_tls=True)
         )
-        self._judge(connection.get_peer_certificate(as_cryptography=True), judgement)
+        self._judge(_shown_certificate(connection), judgement)
         if isinstance(inside, StartTLS):
             raise ClientError(Code.CLIENT_PROTOCOL_ERROR, "the client began TLS inside TLS")
         return inside
@@ -155,6 +155,15 @@ class TerminatingAdmission:
                 Code.CLIENT_CERTIFICATE_WRONG_SERVICE,
                 f"the client's certificate is for {shown}, and this port is for {service!r}",
             )
+
+
+def _shown_certificate(connection: SSL.Connection) -> x509.Certificate | None:
+    try:
+        return connection.get_peer_certificate(as_cryptography=True)
+    except MALFORMED_CERTIFICATE as error:
+        raise ClientError(
+            Code.CLIENT_CERTIFICATE_REJECTED, f"the client's certificate is malformed: {error}"
+        ) from error
 
 
 def _note_complaint(

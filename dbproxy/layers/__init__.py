@@ -4,9 +4,10 @@ from dbproxy.layers.base import Layer, LayerError, TruncatedError
 from dbproxy.layers.ping import PingError, PingLayer
 from dbproxy.layers.stack import LayerStack
 from dbproxy.layers.tls import TLSError, TLSLayer
-from dbproxy.layers.verify import describe_verify_error
+from dbproxy.layers.verify import MALFORMED_CERTIFICATE, describe_verify_error
 
 __all__ = [
+    "MALFORMED_CERTIFICATE",
     "Layer",
     "LayerError",
     "LayerStack",

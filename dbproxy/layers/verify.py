@@ -2,10 +2,19 @@
 
 from typing import Final
 
+from cryptography import x509
 from cryptography.x509.oid import NameOID
 from OpenSSL import crypto
 
-__all__ = ["describe_verify_error"]
+__all__ = ["MALFORMED_CERTIFICATE", "describe_verify_error"]
+
+MALFORMED_CERTIFICATE: Final = (
+    ValueError,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""What `cryptography` raises for certificates of a peer that OpenSSL has let through."""
 
 # X509_V_ERR_* of OpenSSL's include/openssl/x509_vfy.h, in words that help.
 _VERIFY_ERRORS: Final = {
@@ -16,7 +25,7 @@ _VERIFY_ERRORS: Final = {
     20: "was issued by an authority that is not trusted",
     21: "was issued by an authority that is not trusted (the intermediate certificate is missing)",
     24: "was issued by a certificate that may not issue certificates",
-    26: "is not meant for TLS servers",
+    26: "is not meant for this end of a TLS connection (its extended key usage)",
     66: "has a key that is too weak",
     68: "is signed with a hash that is too weak",
 }
@@ -38,6 +47,6 @@ def describe_verify_error(number: int, depth: int, certificate: crypto.X509) -> 
 def _common_name(certificate: crypto.X509) -> str:
     try:
         names = certificate.to_cryptography().subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    except ValueError:
+    except MALFORMED_CERTIFICATE:
         return "malformed"
     return f"CN={names[0].value!s}" if names else "without a common name"

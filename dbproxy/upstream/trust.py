@@ -21,7 +21,7 @@ from service_identity.exceptions import CertificateError
 from service_identity.hazmat import DNS_ID, IPAddress_ID, ServiceID, verify_service_identity
 
 from dbproxy.identity import Identity
-from dbproxy.layers import describe_verify_error
+from dbproxy.layers import MALFORMED_CERTIFICATE, describe_verify_error
 
 __all__ = ["ServerJudgement", "UpstreamTrust"]
 
@@ -49,13 +49,18 @@ class ServerJudgement:
 
     def check_name(self, certificate: crypto.X509) -> bool:
         """Whether the certificate is for the host; what is wrong is kept."""
-        leaf = certificate.to_cryptography()
+        try:
+            self.complaint = self._name_complaint(certificate.to_cryptography())
+        except MALFORMED_CERTIFICATE as error:
+            self.complaint = f"is malformed: {error}"
+        return self.complaint is None
+
+    def _name_complaint(self, leaf: x509.Certificate) -> str | None:
         try:
             verify_service_identity(extract_patterns(leaf), self._names, [])
-        except (VerificationError, CertificateError, x509.ExtensionNotFound, ValueError):
-            self.complaint = f"is for {_names_of(leaf)}, not for {self.host}"
-            return False
-        return True
+        except (VerificationError, CertificateError):
+            return f"is for {_names_of(leaf)}, not for {self.host}"
+        return None
 
 
 def _wanted_name(host: str) -> ServiceID:
