@@ -39,7 +39,10 @@ class Layer(ABC):
     @property
     @abstractmethod
     def ended(self) -> bool:
-        """True once the peer has said that no more application bytes will come."""
+        """True once no more application bytes will come.
+
+        `receive_eof` then raises if that is not how the layer may end.
+        """
 
     @abstractmethod
     def start(self) -> None:

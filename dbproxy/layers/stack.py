@@ -47,8 +47,7 @@ class LayerStack(Layer):
     def receive_eof(self) -> None:
         self._ended = True
         for layer in self._layers:
-            if not layer.ended:
-                layer.receive_eof()
+            layer.receive_eof()
 
     def send(self, data: ByteData) -> None:
         if self._layers:

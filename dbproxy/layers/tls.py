@@ -71,7 +71,7 @@ class TLSLayer(Layer):
 
     @property
     def ended(self) -> bool:
-        return self._ended
+        return self._ended or self._failure is not None
 
     def start(self) -> None:
         self._handshake()
