@@ -1,0 +1,33 @@
+"""Layers over pyOpenSSL, with as little configuration as a test needs."""
+
+from OpenSSL import SSL, crypto
+from tls_peers import Credentials
+
+from dbproxy.layers import TLSLayer
+
+
+def client_layer(*, credentials: Credentials | None = None) -> TLSLayer:
+    """A client that trusts anybody."""
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    if credentials is not None:
+        credentials.use_in(context)
+    connection = SSL.Connection(context, None)
+    connection.set_connect_state()
+    return TLSLayer(connection)
+
+
+def server_layer(credentials: Credentials, *, wants_certificate: bool = False) -> TLSLayer:
+    """A server; it takes any client certificate when it wants one."""
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    credentials.use_in(context)
+    if wants_certificate:
+        context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _trust_anybody)
+    connection = SSL.Connection(context, None)
+    connection.set_accept_state()
+    return TLSLayer(connection)
+
+
+def _trust_anybody(
+    _connection: SSL.Connection, _certificate: crypto.X509, _error: int, _depth: int, _ok: int
+) -> bool:
+    return True
