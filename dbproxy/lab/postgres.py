@@ -221,18 +221,26 @@ def _reachable_binaries(base: Path, account: _Account) -> Path:
     installed = _installed_binaries()
     if not account.is_other or _is_executable_by(account, installed / "postgres"):
         return installed
-    copy = base / "install"
-    shutil.copytree(installed.parent, copy, symlinks=True)
-    return copy / "bin"
+    package = _package()
+    libraries = package.with_name(f"{PACKAGE}.libs")  # where its wheels for Linux have libpq
+    for directory in (installed.parent, *filter(Path.is_dir, [libraries])):
+        # The programs find their libraries by the way from one to the other, so that stays.
+        place = base / "install" / directory.relative_to(package.parent)
+        shutil.copytree(directory, place, symlinks=True)
+    return base / "install" / PACKAGE / BINARIES
 
 
 def _installed_binaries() -> Path:
+    return _package() / BINARIES
+
+
+def _package() -> Path:
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or spec.origin is None:
         raise LabError(
             "no embedded PostgreSQL: it comes with the extra `demo`, pip install 'dbproxy[demo]'"
         )
-    return Path(spec.origin).parent / BINARIES
+    return Path(spec.origin).parent
 
 
 def _is_executable_by(account: _Account, program: Path) -> bool:

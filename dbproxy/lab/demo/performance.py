@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from enum import IntEnum
 from typing import Final
 
@@ -79,7 +80,8 @@ class Performance:
 
     def _fail(self, group: BaseExceptionGroup[BaseException]) -> None:
         self._ending = Ending.FAILED
-        self._say.failed(first_leaf(group))
+        with suppress(NobodyListens):
+            self._say.failed(first_leaf(group))
 
     def _conclude(self, seconds: float) -> None:
         how = {
@@ -87,7 +89,8 @@ class Performance:
             Ending.FAILED: "The demo failed.",
             Ending.INTERRUPTED: "Interrupted.",
         }[self._ending]
-        self._say.end(f"{how} Its processes have ended and its files are removed.")
+        with suppress(NobodyListens):
+            self._say.end(f"{how} Its processes have ended and its files are removed.")
 
 
 async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:

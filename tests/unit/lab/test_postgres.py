@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from dbproxy.lab import postgres as lab_postgres
 from dbproxy.lab.errors import LabError
 from dbproxy.lab.postgres import (
     EmbeddedPostgres,
@@ -97,6 +98,18 @@ async def test_a_path_too_long_for_a_socket_is_no_obstacle(tmp_path: Path) -> No
 def test_a_failing_statement_is_quoted(postgres: EmbeddedPostgres) -> None:
     with pytest.raises(LabError, match='column "nonsense" does not exist'):
         execute(postgres, "SELECT nonsense")
+
+
+async def test_an_installation_that_the_servers_user_cannot_enter_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lab_postgres, "_is_executable_by", lambda *_: False)
+    if os.geteuid() != 0:
+        myself = lab_postgres._Account(os.geteuid(), os.getegid())
+        monkeypatch.setattr(lab_postgres, "_server_account", lambda: myself)
+    async with open_embedded_postgres(tmp_path / "pg") as postgres:
+        assert postgres.log.parent in postgres.bin_directory.parents
+        assert (await postgres.execute("SELECT 1")).strip() == "1"
 
 
 async def test_a_missing_package_is_named_with_the_remedy(
