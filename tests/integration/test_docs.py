@@ -14,6 +14,7 @@ import trio
 from click.testing import CliRunner
 
 from dbproxy.cli import dbproxy
+from dbproxy.errors import Code
 from dbproxy.lab import Lab
 from dbproxy.lab.keys import new_ecdsa_key
 from dbproxy.proxy import Started, open_database_proxy
@@ -54,6 +55,11 @@ def test_a_documented_command_line_is_accepted(command: str) -> None:
 
 def test_the_guide_has_commands_to_check() -> None:
     assert len(commands(GUIDE)) >= 4
+
+
+def test_the_guide_names_each_problem_once() -> None:
+    named = re.findall(r"^\| `([a-z-]+)` \|", GUIDE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(named) == sorted(Code)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
