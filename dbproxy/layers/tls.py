@@ -154,7 +154,8 @@ class TLSLayer(Layer):
 def _tls_error(error: SSL.Error, *, during_handshake: bool) -> TLSError:
     queue: _ErrorQueue = error.args[0] if error.args else []
     reasons = [reason for _library, _function, reason in queue if reason]
-    reason = reasons[-1] if reasons else "the connection was closed"
+    # The first in OpenSSL's queue is the cause; those behind it are where it was noticed.
+    reason = reasons[0] if reasons else "the connection was closed"
     alert = next((name for name in map(_alert_name, reasons) if name is not None), None)
     return TLSError(reason, alert=alert, during_handshake=during_handshake)
 

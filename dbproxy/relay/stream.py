@@ -11,6 +11,7 @@ bytes along. So receiving does not wait for a peer that does not read.
 Tested in `tests/unit/relay/test_stream.py`, among others with trio's own stream checks.
 """
 
+import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -72,27 +73,30 @@ class LayeredStream(trio.abc.HalfCloseableStream):
 
         Args:
             layer: Not started yet.
-            received: Bytes received already that belong to the new layer.
+            received: Bytes taken out of this stream already that belong to the new layer. Those
+                that are still in it belong to the new layer too.
 
         Raises:
             LayerError: The handshake failed; the layer's last word has been sent where possible.
             TruncatedError: The transport ended during the handshake.
         """
+        received, self._received = bytes(received) + self._received, b""
         self._layers.push(layer)
         layer.start()
         early = await self._take_layers_word(layer, received) if received else b""
-        while True:
-            await self._flush()
-            if not self._layers.handshaking:
-                break
-            early += await self._receive_batch()
+        await self._flush()
+        while self._layers.handshaking:
             if self._layers.ended:
                 raise TruncatedError("the connection ended during the handshake")
-        self._received += early
+            early += await self._receive_batch()
+            await self._flush()
+        self._received = early
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return the next bytes; `b""` when the peer has ended its direction."""
         with self._receiving.hold():
+            if max_bytes is not None and operator.index(max_bytes) < 1:
+                raise ValueError("max_bytes must be at least 1")
             await trio.lowlevel.checkpoint()
             self._check_open()
             while not self._received and not self._layers.ended:
@@ -126,6 +130,8 @@ class LayeredStream(trio.abc.HalfCloseableStream):
             raise
 
     async def _send_last_word(self, error: LayerError) -> None:
+        if self._flush_lock.locked():
+            return  # the sender takes it along; the peer may not be reading
         try:
             await self._flush()
         except (trio.BrokenResourceError, trio.ClosedResourceError):

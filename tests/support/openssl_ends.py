@@ -5,10 +5,15 @@ from tls_peers import Credentials
 
 from dbproxy.layers import TLSLayer
 
+VERSION_1_2, VERSION_1_3 = SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION
 
-def client_layer(*, credentials: Credentials | None = None) -> TLSLayer:
+
+def client_layer(
+    *, credentials: Credentials | None = None, version: int = VERSION_1_3
+) -> TLSLayer:
     """A client that trusts anybody."""
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_max_proto_version(version)
     if credentials is not None:
         credentials.use_in(context)
     connection = SSL.Connection(context, None)
@@ -19,6 +24,7 @@ def client_layer(*, credentials: Credentials | None = None) -> TLSLayer:
 def server_layer(credentials: Credentials, *, wants_certificate: bool = False) -> TLSLayer:
     """A server; it takes any client certificate when it wants one."""
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context.set_options(SSL.OP_NO_TICKET)
     credentials.use_in(context)
     if wants_certificate:
         context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _trust_anybody)
