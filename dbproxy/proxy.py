@@ -135,10 +135,10 @@ class DatabaseProxy:
         address = listen_address(
             settings.listen, settings.port, anywhere=settings.unsafe_listen_anywhere
         )
+        dialer = self._dialer(config)
         store = await self._load_identity(config)
         protocol = protocol_named(store.current.route.protocol)
         self._check_listen_address(address, protocol)
-        dialer = self._dialer(config)
         server_certificate = self._server_certificate()
         listener = await open_listener(address)
         started = self._started(listener, store.current, protocol, server_certificate)
@@ -300,6 +300,7 @@ class DatabaseProxy:
     ) -> Started:
         settings, files = self._settings, identity.files
         plain = settings.mode is Mode.TUNNEL
+        ca_file = server_certificate.ca_file if server_certificate else files.host_ca
         name = listener.socket.getsockname()
         host, port = _client_host_and_port(name)
         facts = ConnectionFacts(
@@ -308,11 +309,9 @@ class DatabaseProxy:
             mode=settings.mode,
             user=settings.db_user or identity.route.username,
             database=settings.db_name or identity.route.database,
-            ca_file=server_certificate.ca_file
-            if server_certificate is not None
-            else (None if plain else files.host_ca),
-            certificate_file=None if plain else files.certificate,
-            key_file=None if plain else files.key,
+            ca_file=None if plain else ca_file.absolute(),
+            certificate_file=None if plain else files.certificate.absolute(),
+            key_file=None if plain else files.key.absolute(),
         )
         return Started(
             address=describe_address(name),
