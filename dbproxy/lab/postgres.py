@@ -58,14 +58,19 @@ THROW_AWAY_SETTINGS: Final = {
     "wal_level": "minimal",
 }
 
-# A shell starts the server and a watcher; the watcher stops the server at once (SIGQUIT) when its
-# input ends, and the shell ends with the server.
+# A shell starts the server and a watcher. When its input ends, the watcher stops the server at once
+# (SIGQUIT) and ends with status 0; when the server ends first, the watcher is told to end and does
+# not. Only in the first case the shell removes the temporary directory, its first argument: a
+# server that did not start leaves its log.
 WATCHED: Final = """
+directory=$1; shift
 exec 3<&0 </dev/null
 "$@" 3<&- & server=$!
-{ read -r _ <&3; kill -QUIT "$server"; } & watcher=$!
+{ read -r _ <&3; trap '' TERM; kill -QUIT "$server"; exit 0; } & watcher=$!
 wait "$server"; status=$?
-kill "$watcher"; exit "$status"
+kill "$watcher" 2>/dev/null
+wait "$watcher" && [ -n "$directory" ] && cd / && rm -rf -- "$directory"
+exit "$status"
 """
 
 
@@ -136,9 +141,8 @@ def start_embedded_postgres(directory: Path) -> EmbeddedPostgres:
     try:
         binaries = _reachable_binaries(base, account)
         _run(binaries, "initdb", *_initdb_arguments(base / "data"), account=account)
-        postgres = EmbeddedPostgres(
-            base, binaries, base / "server.log", _launch(base, binaries, account), own
-        )
+        process = _launch(base, own, binaries, account)
+        postgres = EmbeddedPostgres(base, binaries, base / "server.log", process, own)
     except BaseException:
         _remove(own)
         raise
@@ -258,12 +262,14 @@ def _initdb_arguments(data: Path) -> tuple[str, ...]:
     )
 
 
-def _launch(base: Path, binaries: Path, account: _Account) -> subprocess.Popen[bytes]:
+def _launch(
+    base: Path, own: Path | None, binaries: Path, account: _Account
+) -> subprocess.Popen[bytes]:
     settings = [f"-c{name}={value}" for name, value in THROW_AWAY_SETTINGS.items()]
     server = [str(binaries / "postgres"), "-D", str(base / "data"), "-k", str(base), *settings]
     with (base / "server.log").open("ab") as log:
         return subprocess.Popen(  # noqa: S603 - our own arguments, no user's text
-            ["/bin/sh", "-c", WATCHED, "sh", *server],
+            ["/bin/sh", "-c", WATCHED, "sh", str(own or ""), *server],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,

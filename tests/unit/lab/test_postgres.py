@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from lab_client import until
 
 from dbproxy.lab import postgres as lab_postgres
 from dbproxy.lab.errors import LabError
@@ -17,6 +17,7 @@ from dbproxy.lab.postgres import (
     EmbeddedPostgres,
     execute,
     open_embedded_postgres,
+    start_embedded_postgres,
     stop_embedded_postgres,
 )
 
@@ -48,7 +49,9 @@ async def test_it_runs_version_18_and_is_gone_after_the_block(tmp_path: Path) ->
         pid = server_pid(postgres)
         assert postgres.address.endswith("/.s.PGSQL.5432")
         assert (postgres.bin_directory / "psql").exists()
+        base = postgres.socket_directory
     assert not is_running(pid)
+    assert base == tmp_path / "pg" or not base.exists()
 
 
 async def test_it_is_gone_after_cancellation(tmp_path: Path) -> None:
@@ -71,17 +74,9 @@ def test_it_is_gone_after_its_owner_was_killed(tmp_path: Path) -> None:
         pid = int(pid_file.read_text().split()[0])
         owner.send_signal(signal.SIGKILL)
         owner.wait()
-    wait_until_gone(pid)
-    shutil.rmtree(base)
-
-
-def wait_until_gone(pid: int) -> None:
-    async def poll() -> None:
-        with trio.fail_after(10):
-            while is_running(pid):  # noqa: ASYNC110 - nothing but the system knows
-                await trio.sleep(0.01)
-
-    trio.run(poll)
+    trio.run(until, lambda: not is_running(pid), 10)
+    if base != tmp_path / "pg":
+        trio.run(until, lambda: not base.exists(), 10)
 
 
 async def test_stopping_twice_is_harmless(tmp_path: Path) -> None:
@@ -93,6 +88,26 @@ async def test_a_path_too_long_for_a_socket_is_no_obstacle(tmp_path: Path) -> No
     async with open_embedded_postgres(tmp_path / ("long" * 30)) as postgres:
         assert len(postgres.address) < 107
         assert await postgres.execute("SELECT 1") == "1\n"
+
+
+def test_a_directory_that_serves_is_used(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    directory = tmp_path_factory.mktemp("pg")
+    monkeypatch.setattr("dbproxy.lab.postgres.subprocess.Popen", not_started)
+    monkeypatch.setattr("dbproxy.lab.postgres._run", lambda *_arguments, **_options: "")
+    with pytest.raises(NotStartedError) as caught:
+        start_embedded_postgres(directory)
+    assert str(directory / "data") in caught.value.args[0]
+
+
+class NotStartedError(Exception):
+    """Carries the command that would have been run."""
+
+
+def not_started(command: list[str], **_options: object) -> None:
+    raise NotStartedError(command)
 
 
 def test_a_failing_statement_is_quoted(postgres: EmbeddedPostgres) -> None:
