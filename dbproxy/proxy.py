@@ -135,8 +135,10 @@ class DatabaseProxy:
         address = listen_address(
             settings.listen, settings.port, anywhere=settings.unsafe_listen_anywhere
         )
+        store = self._find_identity(config)
         dialer = self._dialer(config)
-        store = await self._load_identity(config)
+        await store.load()
+        self._store = store
         protocol = protocol_named(store.current.route.protocol)
         self._check_listen_address(address, protocol)
         server_certificate = self._server_certificate()
@@ -160,7 +162,7 @@ class DatabaseProxy:
         if self._store is not None:
             await self._store.reload()
 
-    async def _load_identity(self, config: TbotConfig | None) -> IdentityStore:
+    def _find_identity(self, config: TbotConfig | None) -> IdentityStore:
         settings = self._settings
         directory = locate(
             destination_dir=settings.destination_dir,
@@ -169,10 +171,7 @@ class DatabaseProxy:
             username=settings.db_user,
             database=settings.db_name,
         )
-        store = IdentityStore(directory, service=settings.service, publish=self._events.publish)
-        await store.load()
-        self._store = store
-        return store
+        return IdentityStore(directory, service=settings.service, publish=self._events.publish)
 
     def _check_listen_address(self, address: ListenAddress, protocol: DatabaseProtocol) -> None:
         if isinstance(address, UnixAddress) and self._settings.mode is not Mode.TUNNEL:
