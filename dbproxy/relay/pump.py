@@ -7,9 +7,9 @@ The rules, and why:
 - An end of one direction is passed on and the other direction goes on (half-close): the reply to
   the last request may still be on its way.
 - When *sending to the upstream* fails, the upstream may still have bytes for the client, often the
-  reason: so that direction goes on until it ends, which is soon, since the socket is dead. What
-  the client still sends is received and dropped, because a client that is stuck in writing would
-  never read the reason.
+  reason: so that direction goes on until it ends, which is soon, since the socket is dead, and then
+  everything ends. What the client still sends is received and dropped meanwhile, because a client
+  that is stuck in writing would never read the reason.
 - When receiving from a side fails, or sending to the client, everything ends at once: nothing more
   can come from that side or be delivered to it.
 - An upstream that ends or fails before its first byte ends the relay without a word to the client,
@@ -71,6 +71,7 @@ class Relay:
         self._error: Exception | None = None
         self._upstream_error: Exception | None = None
         self._upstream_listens = True
+        self._upstream_ended = False
         self._client_ended = False
         self._directions = trio.CancelScope()
 
@@ -105,6 +106,8 @@ class Relay:
         self._upstream_listens = await self._send(self._upstream, data, ClosedBy.UPSTREAM)
         if self._upstream_listens:
             self.bytes_up += len(data)
+        elif self._upstream_ended:
+            self._directions.cancel()
 
     async def _downwards(self) -> None:
         while data := await self._receive(self._upstream, ClosedBy.UPSTREAM):
@@ -112,6 +115,7 @@ class Relay:
                 self._directions.cancel()
                 return
             self.bytes_down += len(data)
+        self._upstream_ended = True
         if self.bytes_down:
             await self._pass_end(self._client)
         if not (self.bytes_down and self._upstream_listens):

@@ -1,6 +1,7 @@
 """Streams for tests: pairs, a peer that a test moves by hand, and scripted failures."""
 
 from collections.abc import Callable
+from enum import Enum
 
 import trio
 import trio.testing
@@ -34,12 +35,18 @@ async def receive_all(stream: trio.abc.ReceiveStream) -> bytes:
     return bytes(received)
 
 
+class Pause(Enum):
+    """In the script of a `FakeStream`: go on once all other tasks wait for something."""
+
+    UNTIL_IDLE = "until-idle"
+
+
 class FakeStream(Duplex):
     """Receives one scripted thing after another and notes what is sent.
 
     Args:
-        script: Bytes to be received, an exception to be raised, or an event to wait for. At the
-            end of the script it waits forever, so a script that ends has `b""` as its last word.
+        script: Bytes to be received, an exception to be raised, or something to wait for. At the
+            end of the script it waits forever; a peer that ends has `b""` as its last word.
         send_error: Raised by a send instead of taking the bytes.
         good_sends: How many times sending goes well before that.
         eof_error: Raised by `send_eof`.
@@ -47,7 +54,7 @@ class FakeStream(Duplex):
 
     def __init__(
         self,
-        *script: bytes | Exception | trio.Event,
+        *script: bytes | Exception | Pause | trio.Event,
         send_error: Exception | None = None,
         good_sends: int = 0,
         eof_error: Exception | None = None,
@@ -67,11 +74,13 @@ class FakeStream(Duplex):
         match self._script.pop(0):
             case bytes(data):
                 return data
+            case Pause():
+                await trio.testing.wait_all_tasks_blocked()
             case trio.Event() as event:
                 await event.wait()
-                return await self.receive_some(max_bytes)
             case error:
                 raise error
+        return await self.receive_some(max_bytes)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await trio.lowlevel.checkpoint()
