@@ -35,10 +35,12 @@ usable_venv() {
 
 # prepare EXTRA: .venv exists, with dbproxy (editable) and what the extra needs.
 prepare() {
-    local stamp=.venv/.dbproxy-$1 state
+    local stamp state
     usable_venv || make_venv
     state="$PWD $(cksum <pyproject.toml)"
-    [ "$(cat "$stamp" 2>/dev/null)" != "$state" ] || return 0
+    for stamp in .venv/.dbproxy-dev ".venv/.dbproxy-$1"; do # what dev needs includes the rest
+        [ "$(cat "$stamp" 2>/dev/null)" != "$state" ] || return 0
+    done
     say "Installing dbproxy[$1] into .venv (only when pyproject.toml changes)"
     .venv/bin/python -m pip install --disable-pip-version-check --no-input --editable ".[$1]" >&2
     printf '%s\n' "$state" >"$stamp"
