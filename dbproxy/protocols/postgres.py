@@ -174,7 +174,9 @@ class PostgresPrologue(Prologue):
 
     def _on_client_hello(self, packet: bytes) -> Sequence[PrologueEvent]:
         self._state = _State.SPEAKS_TLS
-        if self._mode is Mode.TUNNEL or self._inside_tls:
+        if self._inside_tls:
+            raise ClientError(Code.CLIENT_PROTOCOL_ERROR, "the client began TLS inside TLS")
+        if self._mode is Mode.TUNNEL:
             raise ClientError(
                 Code.CLIENT_TLS_ON_TUNNEL,
                 "the client began a TLS handshake, and this port takes plaintext (--tunnel)",
@@ -274,7 +276,7 @@ class Postgres(DatabaseProtocol):
 
 def _conninfo_value(value: str) -> str:
     """Quoted as libpq's connection strings want it (PostgreSQL documentation, 32.1.1.1)."""
-    if value and not any(c in value for c in " '\\"):
+    if value and not any(c.isspace() or c in "'\\" for c in value):
         return value
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
