@@ -22,6 +22,7 @@ class Admission(Protocol):
 
         Raises:
             ClientError: The client is refused.
+            IdentityError: The client showed our own certificate, and that is not valid now.
             ClientGone: The client went away first.
         """
 

@@ -40,12 +40,13 @@ class Client:
     def __init__(self, transport: trio.abc.HalfCloseableStream) -> None:
         self.stream = LayeredStream(transport)
         self._prologue: Prologue | None = None
+        self._spoke = False  # before the present prologue
         self._can_be_told = True
 
     @property
     def spoke(self) -> bool:
         """Whether the client has sent a byte."""
-        return self._prologue is not None and self._prologue.started
+        return self._spoke or (self._prologue is not None and self._prologue.started)
 
     async def read_prologue(self, prologue: Prologue) -> StartTLS | Carry:
         """Drive a prologue until it says how to go on.
@@ -54,7 +55,7 @@ class Client:
             ClientError: The client cannot be served.
             ClientGone: The client went away first.
         """
-        self._prologue = prologue
+        self._spoke, self._prologue = self.spoke, prologue
         try:
             while data := await self.stream.receive_some():
                 for event in prologue.receive(data):
