@@ -4,9 +4,11 @@ The drivers run in worker threads, so that trio goes on serving meanwhile. Every
 """
 
 import asyncio
+import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -170,3 +172,77 @@ async def until_asleep(postgres: EmbeddedPostgres, application_name: str) -> Non
     with trio.fail_after(PATIENCE):
         while (await postgres.execute(query)).strip() != "1":  # noqa: ASYNC110 - no event to await
             await trio.sleep(0.01)
+
+
+REFUSED_ASYNCPG = """
+import asyncio, asyncpg, json, ssl, sys
+arguments = json.loads(sys.argv[1])
+if files := arguments.pop("tls"):
+    arguments["ssl"] = ssl.create_default_context(cafile=files["ca"])
+    if files["certificate"]:
+        arguments["ssl"].load_cert_chain(files["certificate"], files["key"])
+try:
+    asyncio.run(asyncpg.connect(**arguments))
+except (asyncpg.PostgresError, OSError) as error:
+    facts = {name: getattr(error, name, None) for name in ("sqlstate", "hint")}
+    print(json.dumps(facts | {"kind": type(error).__name__, "text": str(error)}))
+"""
+"""A process of its own, because asyncpg leaves the sockets of refused connections open."""
+
+
+@dataclass(frozen=True)
+class AsyncpgError:
+    """What asyncpg raised, as far as it is of interest here."""
+
+    kind: str
+    text: str
+    sqlstate: str | None
+    hint: str | None
+
+
+async def refused_asyncpg(proxy: RunningProxy, **changes: object) -> AsyncpgError:
+    """Connect with asyncpg, which must fail; `changes` are to libpq's parameters."""
+    parameters = proxy.parameters(**changes)
+    arguments: dict[str, object] = {
+        "host": parameters["host"],
+        "port": proxy.port,
+        "user": parameters["user"],
+        "database": parameters["dbname"],
+        "tls": None,
+        "timeout": 15,
+    }
+    if parameters["sslmode"] == "verify-full":
+        arguments["tls"] = {
+            "ca": parameters["sslrootcert"],
+            "certificate": parameters.get("sslcert"),
+            "key": parameters.get("sslkey"),
+        }
+    else:
+        arguments["ssl"] = parameters["sslmode"]
+    with trio.fail_after(PATIENCE):
+        done = await trio.run_process(
+            [sys.executable, "-c", REFUSED_ASYNCPG, json.dumps(arguments)],
+            env={name: value for name, value in os.environ.items() if not name.startswith("PG")},
+            capture_stdout=True,
+        )
+    return AsyncpgError(**json.loads(done.stdout))
+
+
+async def refused_psql(psql: Psql, proxy: RunningProxy, **changes: object) -> str:
+    """Connect with psql, which must fail, and return what it prints."""
+    done = await psql.run(proxy, "SELECT 1", **changes)
+    assert (done.status, done.out) == (2, "")
+    return done.err
+
+
+async def refused_psycopg(proxy: RunningProxy, **changes: object) -> str:
+    """Connect with psycopg, which must fail, and return the text of its exception."""
+
+    def connect() -> str:
+        try:
+            psycopg_connect(proxy, **changes).close()
+        except psycopg.OperationalError as error:
+            return str(error)
+        raise AssertionError("psycopg could connect")
+
+    return await in_thread(connect)
