@@ -1,6 +1,8 @@
 """The web address of a Teleport Proxy, as people write it."""
 
+import re
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Final, Self
 from urllib.parse import urlsplit
 
@@ -11,6 +13,9 @@ __all__ = ["ProxyAddress"]
 _DEFAULT_PORT: Final = 443
 """Where a Teleport Proxy with TLS routing listens unless configured otherwise."""
 _SCHEMES: Final = {"", "https", "tcp"}
+_NETLOC: Final = re.compile(r"(\[[^][]+\]|[^][@:]+)(:[0-9]*)?")
+"""Without a user name; urlsplit itself is lax about what follows a bracket."""
+_NAME: Final = re.compile(rb"[A-Za-z0-9_.-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,9 @@ class ProxyAddress:
             raise _malformed(text) from error
         if not host or port == 0 or parts.scheme not in _SCHEMES or not _is_bare(parts.path):
             raise _malformed(text)
-        if "@" in parts.netloc or parts.query or parts.fragment or " " in host:
+        if not _NETLOC.fullmatch(parts.netloc) or parts.query or parts.fragment:
+            raise _malformed(text)
+        if not _is_host(host):
             raise _malformed(text)
         return cls(host, port if port is not None else _DEFAULT_PORT)
 
@@ -50,6 +57,22 @@ class ProxyAddress:
 
 def _is_bare(path: str) -> bool:
     return path in {"", "/"}
+
+
+def _is_host(host: str) -> bool:
+    """Whether it is an IP address, or a name that can be asked for and shown (RFC 1123, IDNA)."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return _is_name(host)
+    return True
+
+
+def _is_name(host: str) -> bool:
+    try:
+        return _NAME.fullmatch(host.encode("idna")) is not None
+    except UnicodeError:  # a label is empty or too long
+        return False
 
 
 def _malformed(text: str) -> UsageError:
