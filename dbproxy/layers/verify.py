@@ -24,10 +24,10 @@ _VERIFY_ERRORS: Final = {
     19: "leads to a self-signed certificate that is not a trusted authority",
     20: "was issued by an authority that is not trusted",
     21: "was issued by an authority that is not trusted (the intermediate certificate is missing)",
-    24: "was issued by a certificate that may not issue certificates",
     26: "is not meant for this end of a TLS connection (its extended key usage)",
     66: "has a key that is too weak",
     68: "is signed with a hash that is too weak",
+    79: "may not issue certificates",
 }
 
 

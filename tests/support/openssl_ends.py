@@ -1,5 +1,8 @@
 """Layers over pyOpenSSL, with as little configuration as a test needs."""
 
+from collections.abc import Sequence
+
+from cryptography import x509
 from OpenSSL import SSL, crypto
 from tls_peers import Credentials
 
@@ -8,9 +11,7 @@ from dbproxy.layers import TLSLayer
 VERSION_1_2, VERSION_1_3 = SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION
 
 
-def client_layer(
-    *, credentials: Credentials | None = None, version: int = VERSION_1_3
-) -> TLSLayer:
+def client_layer(*, credentials: Credentials | None = None, version: int = VERSION_1_3) -> TLSLayer:
     """A client that trusts anybody."""
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_max_proto_version(version)
@@ -21,11 +22,18 @@ def client_layer(
     return TLSLayer(connection)
 
 
-def server_layer(credentials: Credentials, *, wants_certificate: bool = False) -> TLSLayer:
+def server_layer(
+    credentials: Credentials,
+    *,
+    wants_certificate: bool = False,
+    chain: Sequence[x509.Certificate] = (),
+) -> TLSLayer:
     """A server; it takes any client certificate when it wants one."""
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_options(SSL.OP_NO_TICKET)
     credentials.use_in(context)
+    for certificate in chain:
+        context.add_extra_chain_cert(certificate)
     if wants_certificate:
         context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _trust_anybody)
     connection = SSL.Connection(context, None)

@@ -53,6 +53,7 @@ def make_credentials(
     not_before: datetime | None = None,
     not_after: datetime | None = None,
     age: timedelta = timedelta(),
+    ca: bool = False,
 ) -> Credentials:
     """A certificate for DNS names and IP addresses; without an authority it signs itself.
 
@@ -64,6 +65,7 @@ def make_credentials(
         not_before: By default a minute ago.
         not_after: By default in an hour.
         age: Shifts the default validity into the past.
+        ca: Whether it may issue certificates.
     """
     key = make_key()
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
@@ -76,7 +78,7 @@ def make_credentials(
         .serial_number(x509.random_serial_number())
         .not_valid_before(not_before or now - MINUTE)
         .not_valid_after(not_after or now + HOUR)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
     )
     if names:
         general_names = [_general_name(name) for name in names]

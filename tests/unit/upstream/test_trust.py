@@ -1,0 +1,316 @@
+"""Whom we trust to be the Teleport Proxy, what we complain of, and who sees our certificate."""
+
+import ssl
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from identities import (
+    HOUR,
+    MINUTE,
+    Authority,
+    Cluster,
+    certificate_pem,
+    make_authority,
+    make_certificate,
+    make_key,
+)
+from malformed import load_malformed
+from openssl_ends import server_layer
+from tls_peers import (
+    CLIENT_AUTH,
+    Credentials,
+    End,
+    StdlibTLS,
+    make_credentials,
+    server_context,
+    shake_hands,
+)
+
+from dbproxy.identity import Identity
+from dbproxy.layers import LayerError, TLSError, TLSLayer
+from dbproxy.upstream import UpstreamTrust
+
+HOST = "teleport.example.com"
+ALPN = ("teleport-postgres-ping", "teleport-postgres")
+NOW = datetime.now(UTC)
+
+
+def complaint_about(
+    server: End, trust: UpstreamTrust, identity: Identity, host: str = HOST
+) -> str | None:
+    """What is found wrong with a server during a handshake; None when it is trusted."""
+    connection, judgement = trust.connection(host, ALPN, identity, authenticate=False)
+    layer = TLSLayer(connection)
+    failure = None
+    try:
+        shake_hands(layer, server)
+    except TLSError as error:
+        failure = error
+    assert (failure is None) == (judgement.complaint is None)
+    assert failure is None or failure.during_handshake
+    return judgement.complaint
+
+
+def serve(credentials: Credentials) -> StdlibTLS:
+    return StdlibTLS(server_context(credentials), server_side=True)
+
+
+@pytest.mark.parametrize(
+    ("names", "host"),
+    [
+        ([HOST], HOST),
+        (["other.example.com", HOST], HOST),
+        (["*.example.com"], HOST),
+        ([HOST.upper()], HOST),
+        (["127.0.0.1"], "127.0.0.1"),
+        (["::1"], "::1"),
+        (["xn--bcher-kva.example"], "bücher.example"),
+    ],
+)
+def test_a_server_with_the_right_name_from_a_given_root_is_trusted(
+    names: Sequence[str], host: str, web_authority: Authority, identity: Identity
+) -> None:
+    server = serve(make_credentials(web_authority, *names))
+    trust = UpstreamTrust([web_authority.certificate])
+    assert complaint_about(server, trust, identity, host) is None
+
+
+def test_a_server_of_the_clusters_host_ca_is_trusted(cluster: Cluster, identity: Identity) -> None:
+    server = serve(make_credentials(cluster.host, HOST))
+    assert complaint_about(server, UpstreamTrust(), identity) is None
+
+
+@pytest.mark.parametrize("authority", ["user", "database"])
+def test_the_clusters_other_authorities_do_not_vouch_for_servers(
+    authority: str, cluster: Cluster, identity: Identity
+) -> None:
+    # Their names are equal to the Host CA's, so it is the signature that does not fit.
+    server = serve(make_credentials(getattr(cluster, authority), HOST))
+    assert complaint_about(server, UpstreamTrust(), identity) is not None
+
+
+def test_roots_of_the_environment_are_trusted(
+    web_authority: Authority, identity: Identity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "roots.pem"
+    file.write_bytes(certificate_pem(web_authority.certificate))
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    server = serve(make_credentials(web_authority, HOST))
+    assert complaint_about(server, UpstreamTrust(), identity) is None
+
+
+class TestComplaints:
+    """The end of the sentence "the certificate that the Teleport Proxy at … showed …"."""
+
+    def complaint(
+        self, credentials: Credentials, authority: Authority, identity: Identity, host: str = HOST
+    ) -> str | None:
+        trust = UpstreamTrust([authority.certificate])
+        return complaint_about(serve(credentials), trust, identity, host)
+
+    def test_an_unknown_authority(self, web_authority: Authority, identity: Identity) -> None:
+        foreign = make_credentials(make_authority("foreign"), HOST, common_name="proxy")
+        assert self.complaint(foreign, web_authority, identity) == (
+            "(CN=proxy) was issued by an authority that is not trusted"
+        )
+
+    def test_a_self_signed_certificate(self, web_authority: Authority, identity: Identity) -> None:
+        own = make_credentials(None, HOST, common_name="proxy")
+        assert self.complaint(own, web_authority, identity) == "(CN=proxy) is self-signed"
+
+    def test_an_expired_certificate(self, web_authority: Authority, identity: Identity) -> None:
+        old = make_credentials(
+            web_authority, HOST, not_before=NOW - 2 * MINUTE, not_after=NOW - MINUTE
+        )
+        assert self.complaint(old, web_authority, identity) == "(CN=example) has expired"
+
+    def test_a_certificate_of_tomorrow(self, web_authority: Authority, identity: Identity) -> None:
+        early = make_credentials(
+            web_authority, HOST, not_before=NOW + HOUR, not_after=NOW + 2 * HOUR
+        )
+        assert self.complaint(early, web_authority, identity) == "(CN=example) is not valid yet"
+
+    def test_another_name(self, web_authority: Authority, identity: Identity) -> None:
+        other = make_credentials(web_authority, "other.example.com", "10.0.0.1")
+        assert self.complaint(other, web_authority, identity) == (
+            "is for other.example.com, 10.0.0.1, not for teleport.example.com"
+        )
+
+    @pytest.mark.parametrize("names", [["127.0.0.2"], ["localhost"], ["127.0.0.1.example.com"]])
+    def test_another_ip_address(
+        self, names: Sequence[str], web_authority: Authority, identity: Identity
+    ) -> None:
+        other = make_credentials(web_authority, *names)
+        complaint = self.complaint(other, web_authority, identity, "127.0.0.1")
+        assert complaint == f"is for {names[0]}, not for 127.0.0.1"
+
+    def test_an_ip_address_among_the_dns_names(
+        self, web_authority: Authority, identity: Identity
+    ) -> None:
+        other = make_credentials(web_authority, "localhost")
+        assert self.complaint(other, web_authority, identity, "::1") is not None
+
+    def test_a_name_in_the_common_name_only(
+        self, web_authority: Authority, identity: Identity
+    ) -> None:
+        old_fashioned = make_credentials(web_authority, common_name=HOST)
+        assert self.complaint(old_fashioned, web_authority, identity) == (
+            f"is for no name at all, not for {HOST}"
+        )
+
+    def test_a_wildcard_stands_for_one_label(
+        self, web_authority: Authority, identity: Identity
+    ) -> None:
+        wildcard = make_credentials(web_authority, "*.example.com")
+        assert self.complaint(wildcard, web_authority, identity, "a.b.example.com") is not None
+        assert self.complaint(wildcard, web_authority, identity, "example.com") is not None
+
+    def test_a_certificate_for_clients(self, web_authority: Authority, identity: Identity) -> None:
+        client = make_credentials(web_authority, HOST, usages=[CLIENT_AUTH])
+        assert self.complaint(client, web_authority, identity) == (
+            "(CN=example) is not meant for this end of a TLS connection (its extended key usage)"
+        )
+
+    def test_an_expired_authority(self, web_authority: Authority, identity: Identity) -> None:
+        root = make_credentials(
+            None, common_name="expired", not_before=NOW - HOUR, not_after=NOW - MINUTE, ca=True
+        )
+        expired = Authority(root.certificate, root.key)
+        server = make_credentials(expired, HOST)
+        assert self.complaint(server, expired, identity) == (
+            "(CN=expired): its issuer at depth 1 has expired"
+        )
+
+    def test_a_certificate_that_issues_certificates_without_being_allowed_to(
+        self, web_authority: Authority, identity: Identity
+    ) -> None:
+        leaf = make_credentials(web_authority, "leaf.example.com", common_name="leaf")
+        abused = Authority(leaf.certificate, leaf.key)
+        server = server_layer(make_credentials(abused, HOST), chain=[leaf.certificate])
+        complaint = complaint_about(server, UpstreamTrust([web_authority.certificate]), identity)
+        assert complaint == "(CN=leaf): its issuer at depth 1 may not issue certificates"
+
+    @pytest.mark.parametrize("trusted", [False, True])
+    def test_a_certificate_that_cannot_be_parsed(
+        self, trusted: bool, web_authority: Authority, identity: Identity
+    ) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        load_malformed(context, make_credentials(web_authority, HOST), web_authority.key)
+        server = StdlibTLS(context, server_side=True)
+        trust = UpstreamTrust([web_authority.certificate] if trusted else [])
+        complaint = complaint_about(server, trust, identity)
+        assert complaint is not None
+        assert "malformed" in complaint
+
+
+def test_an_insecure_choice_trusts_anybody(identity: Identity) -> None:
+    stranger = serve(make_credentials(None, "stranger", not_after=NOW - MINUTE, age=HOUR))
+    assert complaint_about(stranger, UpstreamTrust(insecure=True), identity) is None
+
+
+class TestOurCertificate:
+    """Who gets to see it."""
+
+    def shown_to(
+        self,
+        authority: Authority,
+        identity: Identity,
+        trust: UpstreamTrust,
+        *,
+        authenticate: bool = True,
+        names: Sequence[str] = (HOST,),
+    ) -> bytes | None:
+        context = server_context(make_credentials(authority, *names))
+        context.verify_mode = ssl.CERT_OPTIONAL
+        context.load_verify_locations(cadata=certificate_pem(*identity.user_cas).decode())
+        server = StdlibTLS(context, server_side=True)
+        connection, _ = trust.connection(HOST, ALPN, identity, authenticate=authenticate)
+        shake_hands(TLSLayer(connection), server)
+        return server.tls.getpeercert(binary_form=True)
+
+    def test_a_trusted_server_sees_it(self, web_authority: Authority, identity: Identity) -> None:
+        trust = UpstreamTrust([web_authority.certificate])
+        assert self.shown_to(web_authority, identity, trust) == identity.certificate_der
+
+    def test_no_server_sees_it_unless_it_is_to_authenticate_us(
+        self, web_authority: Authority, identity: Identity
+    ) -> None:
+        trust = UpstreamTrust([web_authority.certificate])
+        assert self.shown_to(web_authority, identity, trust, authenticate=False) is None
+        assert self.shown_to(web_authority, identity, trust) is not None
+        assert self.shown_to(web_authority, identity, trust, authenticate=False) is None
+
+    def test_a_server_that_is_not_trusted_does_not_see_it(
+        self, web_authority: Authority, identity: Identity
+    ) -> None:
+        context = server_context(make_credentials(make_authority(), HOST))
+        context.verify_mode = ssl.CERT_OPTIONAL
+        server = StdlibTLS(context, server_side=True)
+        trust = UpstreamTrust([web_authority.certificate])
+        connection, _ = trust.connection(HOST, ALPN, identity, authenticate=True)
+        with pytest.raises(LayerError):
+            shake_hands(TLSLayer(connection), server)
+        assert server.handshaking
+
+    def test_a_new_generation_shows_its_own(
+        self, web_authority: Authority, cluster: Cluster, identity: Identity
+    ) -> None:
+        trust = UpstreamTrust([web_authority.certificate])
+        key = make_key()
+        renewed = replace(
+            identity,
+            generation=2,
+            private_key=key,
+            certificate=make_certificate(cluster.user, key),
+        )
+        assert self.shown_to(web_authority, identity, trust) == identity.certificate_der
+        assert self.shown_to(web_authority, renewed, trust) == renewed.certificate_der
+
+
+@pytest.mark.parametrize(
+    ("host", "sni"),
+    [
+        (HOST, HOST),
+        ("bücher.example", "xn--bcher-kva.example"),
+        ("127.0.0.1", None),
+        ("::1", None),
+    ],
+)
+def test_the_servers_name_is_sent_unless_it_is_an_address(
+    host: str, sni: str | None, identity: Identity, web_authority: Authority
+) -> None:
+    names: list[str | None] = []
+    context = server_context(make_credentials(web_authority, HOST))
+    context.sni_callback = lambda _tls, name, _context: names.append(name)
+    server = StdlibTLS(context, server_side=True)
+    complaint_about(server, UpstreamTrust(insecure=True), identity, host)
+    assert names == [sni]
+
+
+@pytest.mark.parametrize(
+    ("known", "chosen"),
+    [(ALPN, ALPN[0]), (ALPN[1:], ALPN[1]), (("http/1.1", *ALPN[::-1]), ALPN[1]), (("h2",), None)],
+)
+def test_all_alpn_values_are_offered(
+    known: Sequence[str], chosen: str | None, identity: Identity, web_authority: Authority
+) -> None:
+    server = StdlibTLS(
+        server_context(make_credentials(web_authority, HOST), alpn=known), server_side=True
+    )
+    complaint_about(server, UpstreamTrust(insecure=True), identity)
+    assert server.tls.selected_alpn_protocol() == chosen
+
+
+def test_a_version_before_tls_1_2_is_refused(identity: Identity) -> None:
+    connection, _ = UpstreamTrust(insecure=True).connection(
+        HOST, ALPN, identity, authenticate=False
+    )
+    layer = TLSLayer(connection)
+    layer.start()
+    hello = b"\x03\x02" + bytes(range(32)) + b"\0\x00\x2f\x00"
+    message = b"\x02" + len(hello).to_bytes(3, "big") + hello
+    with pytest.raises(TLSError, match="unsupported protocol"):
+        layer.receive(b"\x16\x03\x02" + len(message).to_bytes(2, "big") + message)
