@@ -3,14 +3,15 @@
 import gc
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 
 import psutil
 import trio
+from tls_peers import StdlibTLS
 
 Handler = Callable[[trio.SocketStream], Awaitable[None]]
-TLSHandler = Callable[["trio.SSLStream[trio.SocketStream]"], Awaitable[None]]
+TLSHandler = Callable[["TLSStream"], Awaitable[None]]
 
 
 @contextmanager
@@ -34,18 +35,68 @@ async def open_server(handler: Handler) -> AsyncIterator[int]:
         nursery.cancel_scope.cancel()
 
 
-def tls_handler(context: ssl.SSLContext, handler: TLSHandler) -> Handler:
-    """Do TLS as a server, then go on with `handler`; a handshake that fails just ends."""
+class TLSStream(trio.abc.HalfCloseableStream):
+    """TLS of the standard library that sends its alerts, which `trio.SSLStream` does not."""
 
-    async def serve(stream: trio.SocketStream) -> None:
-        tls = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
+    def __init__(
+        self, transport: trio.abc.Stream, context: ssl.SSLContext, *, server_side: bool
+    ) -> None:
+        self.transport = transport
+        hostname = None if server_side else "localhost"
+        self.end = StdlibTLS(context, server_side=server_side, server_hostname=hostname)
+        self._received = b""
+
+    async def do_handshake(self) -> None:
+        """Raises `ssl.SSLError` or `trio.BrokenResourceError`."""
+        self.end.start()
+        while self.end.handshaking:
+            await self._flush()
+            await self._receive_batch()
+        await self._flush()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        while not self._received and not self.end.ended:
+            await self._receive_batch()
+        size = len(self._received) if max_bytes is None else max_bytes
+        received, self._received = self._received[:size], self._received[size:]
+        return received
+
+    async def _receive_batch(self) -> None:
+        data = bytes(await self.transport.receive_some())
+        if not data:
+            raise trio.BrokenResourceError("an end without close_notify")
         try:
-            await tls.do_handshake()
-            await handler(tls)
-        except trio.BrokenResourceError:
-            pass
+            self._received += self.end.receive(data)
         finally:
-            await trio.aclose_forcefully(tls)
+            await self._flush()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        self.end.send(bytes(data))
+        await self._flush()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.transport.wait_send_all_might_not_block()
+
+    async def send_eof(self) -> None:
+        self.end.send_eof()
+        await self._flush()
+
+    async def aclose(self) -> None:
+        await self.transport.aclose()
+
+    async def _flush(self) -> None:
+        if outgoing := self.end.outgoing():
+            await self.transport.send_all(outgoing)
+
+
+def tls_handler(context: ssl.SSLContext, handler: TLSHandler) -> Handler:
+    """Do TLS as a server, then go on with `handler`; what the peer breaks just ends it."""
+
+    async def serve(transport: trio.SocketStream) -> None:
+        stream = TLSStream(transport, context, server_side=True)
+        with suppress(ssl.SSLError, trio.BrokenResourceError):
+            await stream.do_handshake()
+            await handler(stream)
 
     return serve
 
