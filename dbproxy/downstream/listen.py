@@ -71,11 +71,13 @@ def listen_address(uri: str | None, port: int, *, anywhere: bool) -> ListenAddre
 
 
 def _parse(uri: str) -> ListenAddress:
-    parts = urlsplit(uri if "://" in uri else f"tcp://{uri}")
     try:
+        parts = urlsplit(uri if "://" in uri else f"tcp://{uri}")
         host, port = parts.hostname, parts.port
     except ValueError as error:
         raise _malformed(uri) from error
+    if "@" in parts.netloc or "?" in uri or "#" in uri:
+        raise _malformed(uri)
     if parts.scheme == "unix" and not parts.netloc and len(parts.path) > 1:
         return UnixAddress(Path(parts.path))
     if parts.scheme == "tcp" and host and port is not None and not parts.path:
@@ -109,6 +111,8 @@ async def open_listener(address: ListenAddress) -> trio.SocketListener:
         if isinstance(address, TCPAddress):
             return await _open_tcp(address)
         return _open_unix(address.path)
+    except UnicodeError as error:  # a host name that no resolver takes
+        raise ListenError(Code.LISTEN_FAILED, f"cannot listen on {address}: {error}") from error
     except OSError as error:
         raise _listen_error(address, error) from error
 

@@ -21,6 +21,7 @@ from typing import Final
 
 import platformdirs
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -127,7 +128,7 @@ class LocalAuthority:
                 (directory / CERTIFICATE_NAME).read_bytes()
             )
             key = load_pem_private_key((directory / _KEY_NAME).read_bytes(), password=None)
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, ValueError, TypeError, UnsupportedAlgorithm):
             return None
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             return None
