@@ -13,7 +13,8 @@ from typing import Final
 
 from dbproxy.errors import Code, ConfigError
 from dbproxy.identity.files import UnusableFileError, read_regular_file
-from dbproxy.identity.yaml_nodes import YamlValue, parse_yaml
+from dbproxy.identity.yaml_document import parse_yaml
+from dbproxy.identity.yaml_nodes import YamlValue
 
 __all__ = ["DestinationEntry", "TbotConfig", "load_tbot_config", "parse_tbot_config"]
 

@@ -6,7 +6,6 @@ YAML library does for fields of type string.
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -17,14 +16,14 @@ import yaml
 from dbproxy.errors import Code, ConfigError
 from dbproxy.identity.duration import parse_go_duration
 
-__all__ = ["YamlValue", "parse_yaml"]
+__all__ = ["DEEPEST", "NULL", "YamlValue", "join_keys", "place"]
 
-_NULL: Final = "tag:yaml.org,2002:null"
+NULL: Final = "tag:yaml.org,2002:null"
 _BOOL: Final = "tag:yaml.org,2002:bool"
 _MERGE: Final = "tag:yaml.org,2002:merge"
 _TRUE: Final = frozenset({"true", "yes", "on"})
 _PLAIN_KEY: Final = re.compile(r"[\w-]+")
-_DEEPEST: Final = 50
+DEEPEST: Final = 50
 """Levels of nesting: a real file has about five, and the composer is recursive."""
 
 
@@ -47,10 +46,15 @@ class YamlValue:
         """The line of the value, from 1."""
         return _line_and_column(self.node.start_mark)[0]
 
+    @property
+    def place(self) -> str:
+        """Where the value stands, as messages begin: `FILE:LINE:COLUMN: KEY`."""
+        where = place(self.source, self.node.start_mark)
+        return f"{where}: {self.key}" if self.key else where
+
     def error(self, what: str) -> ConfigError:
         """The error that says `what` is wrong with this value, and where it stands."""
-        place = _place(self.source, self.node.start_mark)
-        return ConfigError(Code.CONFIG_MALFORMED, f"{place}: {_prefix(self.key)}{what}")
+        return ConfigError(Code.CONFIG_MALFORMED, f"{self.place}: {what}")
 
     def get(self, key: str) -> "YamlValue | None":
         """The value of `key` in this mapping; `None` when it is absent or null.
@@ -58,10 +62,10 @@ class YamlValue:
         Raises:
             ConfigError: This value is not a mapping.
         """
-        node = _find(self._mapping(), key, _DEEPEST)
-        if node is None or node.tag == _NULL:
+        node = _find(self._mapping(), key, DEEPEST)
+        if node is None or node.tag == NULL:
             return None
-        return YamlValue(node, self.source, _join(self.key, key))
+        return YamlValue(node, self.source, join_keys(self.key, key))
 
     def require(self, key: str) -> "YamlValue":
         """As `get`, for a key that must be there.
@@ -71,9 +75,8 @@ class YamlValue:
         """
         value = self.get(key)
         if value is None:
-            place = _place(self.source, self.node.start_mark)
-            name = _join(self.key, key)
-            raise ConfigError(Code.CONFIG_MALFORMED, f"{place}: {name}: is missing")
+            missing = YamlValue(self.node, self.source, join_keys(self.key, key))
+            raise missing.error("is missing")
         if isinstance(value.node, yaml.ScalarNode) and not value.node.value:
             raise value.error("must not be empty")
         return value
@@ -89,7 +92,7 @@ class YamlValue:
         return tuple(
             YamlValue(node, self.source, f"{self.key}[{index}]")
             for index, node in enumerate(self.node.value)
-            if node.tag != _NULL
+            if node.tag != NULL
         )
 
     def is_text(self) -> bool:
@@ -137,103 +140,6 @@ class YamlValue:
         return self.node
 
 
-def parse_yaml(data: bytes, source: Path) -> YamlValue | None:
-    """Read one YAML document in UTF-8.
-
-    Returns:
-        The root, or `None` when the document is empty.
-
-    Raises:
-        ConfigError: With `Code.CONFIG_MALFORMED`: it is not YAML, is nested too deeply, or has a
-        key
-            twice. The text starts with file, line and column.
-    """
-    node = _compose(_decode(data, source), source)
-    if node is None or node.tag == _NULL:
-        return None
-    root = YamlValue(node, source, "")
-    _refuse_duplicate_keys(root)
-    return root
-
-
-def _decode(data: bytes, source: Path) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        column = error.start - data.rfind(b"\n", 0, error.start)
-        raise _not_yaml(f"{source}:{line}:{column}", "the file is not UTF-8") from None
-
-
-def _compose(text: str, source: Path) -> yaml.Node | None:
-    loader = _load(text, source)
-    try:
-        return loader.get_single_node()
-    except yaml.MarkedYAMLError as error:
-        raise _not_yaml(_place(source, error.problem_mark), _describe(error)) from error
-    except (ValueError, OverflowError) as error:  # "\\UFFFFFFFF", or a version of 5000 digits
-        what = "a number or an escaped character is out of range"
-        raise _not_yaml(_place(source, loader.get_mark()), what) from error
-
-
-def _load(text: str, source: Path) -> "_Loader":
-    try:
-        return _Loader(text)
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        column = error.position - text.rfind("\n", 0, error.position)
-        what = f"the character U+{ord(text[error.position]):04X} is not allowed"
-        raise _not_yaml(f"{source}:{line}:{column}", what) from error
-
-
-class _Loader(yaml.SafeLoader):
-    """The safe composer with a limit of depth, since it is recursive."""
-
-    depth = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.depth >= _DEEPEST:
-            mark = self.get_mark()
-            raise yaml.MarkedYAMLError(problem="the nesting is too deep", problem_mark=mark)
-        self.depth += 1
-        try:
-            return super().compose_node(parent, index)
-        finally:
-            self.depth -= 1
-
-
-def _refuse_duplicate_keys(root: YamlValue) -> None:
-    """Walk the whole document; what anchors share is visited once."""
-    visited: set[int] = set()
-    waiting = [root]
-    while waiting:
-        value = waiting.pop()
-        if id(value.node) not in visited:
-            visited.add(id(value.node))
-            waiting.extend(_children(value))
-
-
-def _children(value: YamlValue) -> Iterator[YamlValue]:
-    if isinstance(value.node, yaml.SequenceNode):
-        for index, node in enumerate(value.node.value):
-            yield YamlValue(node, value.source, f"{value.key}[{index}]")
-    elif isinstance(value.node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, node in value.node.value:
-            name = _key_name(key, value)
-            child = YamlValue(node, value.source, _join(value.key, name))
-            if name in seen:
-                raise YamlValue(key, value.source, child.key).error("the key appears twice")
-            seen.add(name)
-            yield child
-
-
-def _key_name(key: yaml.Node, parent: YamlValue) -> str:
-    if not isinstance(key, yaml.ScalarNode):
-        raise YamlValue(key, parent.source, parent.key).error("a key must be text")
-    return str(key.value)
-
-
 def _find(mapping: yaml.MappingNode, name: str, depth: int) -> yaml.Node | None:
     """The value of the key `name`, looked up in the mapping itself and then in what it merges."""
     merged: list[yaml.Node] = []
@@ -257,21 +163,14 @@ def _kind(node: yaml.Node) -> str:
     return "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
 
 
-def _join(parent: str, key: str) -> str:
+def join_keys(parent: str, key: str) -> str:
+    """The path of `key` below the path `parent`; a key that is no plain word is quoted."""
     name = key if _PLAIN_KEY.fullmatch(key) else repr(key)
     return f"{parent}.{name}" if parent else name
 
 
-def _prefix(key: str) -> str:
-    return f"{key}: " if key else ""
-
-
-def _describe(error: yaml.MarkedYAMLError) -> str:
-    parts = (error.context, error.problem)
-    return ", ".join(part for part in parts if part) or "a syntax error"
-
-
-def _place(source: Path, mark: yaml.Mark | None) -> str:
+def place(source: Path, mark: yaml.Mark | None) -> str:
+    """Where something stands, as messages begin: `FILE:LINE:COLUMN`, both from 1."""
     if mark is None:
         return str(source)
     line, column = _line_and_column(mark)
@@ -280,7 +179,3 @@ def _place(source: Path, mark: yaml.Mark | None) -> str:
 
 def _line_and_column(mark: yaml.Mark) -> tuple[int, int]:
     return mark.line + 1, mark.column + 1
-
-
-def _not_yaml(place: str, what: str) -> ConfigError:
-    return ConfigError(Code.CONFIG_MALFORMED, f"{place}: {what}")

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dbproxy.errors import Code, ConfigError
-from dbproxy.identity.yaml_nodes import YamlValue, parse_yaml
+from dbproxy.identity.yaml_document import parse_yaml
+from dbproxy.identity.yaml_nodes import YamlValue
 
 SOURCE = Path("/etc/tbot.yaml")
 
