@@ -14,5 +14,6 @@ Example::
 
 from dbproxy.lab.cluster import Lab, open_lab
 from dbproxy.lab.database import DatabaseResource
+from dbproxy.lab.rotation import Phase
 
-__all__ = ["DatabaseResource", "Lab", "open_lab"]
+__all__ = ["DatabaseResource", "Lab", "Phase", "open_lab"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
+import trio
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
@@ -19,12 +20,21 @@ from dbproxy.lab.certificate_authority import (
     CertificateAuthority,
     current_time,
 )
+from dbproxy.lab.errors import LabError
 from dbproxy.lab.keys import KeyPair, PublicKey
+from dbproxy.lab.rotation import FORCES_RENEWAL, NEXT_PHASES, Phase
 from dbproxy.lab.ssh import SshAuthority
 from dbproxy.lab.subject import SubjectFields, encode_subject
 
 __all__ = ["Authority", "CertificateAuthority", "KeyPair"]
 
+_SWAPS = frozenset(  # the steps at which the other authority begins to issue
+    {
+        (Phase.INIT, Phase.UPDATE_CLIENTS),
+        (Phase.UPDATE_CLIENTS, Phase.ROLLBACK),
+        (Phase.UPDATE_SERVERS, Phase.ROLLBACK),
+    }
+)
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")  # always in a Proxy's host certificate
 
 
@@ -43,6 +53,8 @@ class Authority:
         trusted_host_cas: Every trusted Host CA, the issuing one first; several during a rotation.
         trusted_user_cas: Every trusted User CA, the issuing one first.
         trusted_database_cas: Every trusted Database CA, the issuing one first.
+        phase: Where a rotation of all of them stands.
+        forced_renewals: How many times a rotation has made clients renew at once.
     """
 
     def __init__(self, cluster: str, *, split_database_ca: bool = False, rsa: bool = False) -> None:
@@ -55,7 +67,10 @@ class Authority:
         self.trusted_host_cas: tuple[CertificateAuthority, ...] = ()
         self.trusted_user_cas: tuple[CertificateAuthority, ...] = ()
         self.trusted_database_cas: tuple[CertificateAuthority, ...] = ()
-        self.begin_rotation()
+        self.phase = Phase.STANDBY
+        self.forced_renewals = 0
+        self._renewal_forced = trio.Event()
+        self._add_authorities()
 
     @classmethod
     def create(
@@ -88,19 +103,63 @@ class Authority:
         """The pin of the Host CA, which `tctl bots add` prints and tbot checks when it joins."""
         return self.host_ca.pin
 
-    def begin_rotation(self) -> None:
-        """Put new Host, User and Database CAs in front; the old ones stay trusted.
+    @property
+    def serving_host_ca(self) -> CertificateAuthority:
+        """The Host CA whose certificates servers show: the old one until `update_servers`."""
+        behind = self.phase is Phase.UPDATE_CLIENTS
+        return self.trusted_host_cas[1 if behind else 0]
 
-        This is the state after the phase `update_clients` of Teleport's lib/auth/rotate.go.
+    def enter(self, phase: Phase) -> None:
+        """Go to another phase of a rotation of the Host, User and Database CAs together.
+
+        Raises:
+            LabError: The present phase does not lead there.
         """
-        host, user = self._new_ca(), self._new_ca()
-        database = self._new_ca() if self._split else host
-        self.trusted_host_cas = (host, *self.trusted_host_cas)
-        self.trusted_user_cas = (user, *self.trusted_user_cas)
-        self.trusted_database_cas = (database, *self.trusted_database_cas)
+        if phase not in NEXT_PHASES[self.phase]:
+            raise LabError(f"a rotation in phase {self.phase} cannot go to {phase}")
+        came_from, self.phase = self.phase, phase
+        if phase is Phase.INIT:
+            self._add_authorities()
+        elif phase is Phase.STANDBY:
+            self._forget_authorities()
+        elif (came_from, phase) in _SWAPS:
+            self._swap_authorities()
+        if phase in FORCES_RENEWAL:
+            self.forced_renewals += 1
+            self._renewal_forced.set()
+            self._renewal_forced = trio.Event()
+
+    async def wait_forced_renewal(self, after: int) -> None:
+        """Wait until `forced_renewals` is greater than `after`. Can be cancelled at any time."""
+        while self.forced_renewals <= after:
+            await self._renewal_forced.wait()
+
+    def begin_rotation(self) -> None:
+        """Go from `standby` to `update_clients`."""
+        self.enter(Phase.INIT)
+        self.enter(Phase.UPDATE_CLIENTS)
 
     def end_rotation(self) -> None:
-        """Trust only the newest authorities (phase `standby`)."""
+        """Go from `update_clients` to `standby`: trust only the newest authorities."""
+        self.enter(Phase.UPDATE_SERVERS)
+        self.enter(Phase.STANDBY)
+
+    def _add_authorities(self) -> None:
+        """Make new authorities, trusted behind those that issue."""
+        host, user = self._new_ca(), self._new_ca()
+        database = self._new_ca() if self._split else host
+        self.trusted_host_cas = (*self.trusted_host_cas, host)
+        self.trusted_user_cas = (*self.trusted_user_cas, user)
+        self.trusted_database_cas = (*self.trusted_database_cas, database)
+
+    def _swap_authorities(self) -> None:
+        """Let the other one of two issue."""
+        self.trusted_host_cas = self.trusted_host_cas[::-1]
+        self.trusted_user_cas = self.trusted_user_cas[::-1]
+        self.trusted_database_cas = self.trusted_database_cas[::-1]
+
+    def _forget_authorities(self) -> None:
+        """Trust only the authorities that issue."""
         self.trusted_host_cas = self.trusted_host_cas[:1]
         self.trusted_user_cas = self.trusted_user_cas[:1]
         self.trusted_database_cas = self.trusted_database_cas[:1]
@@ -109,14 +168,19 @@ class Authority:
         return CertificateAuthority.create(self.cluster, rsa=self._rsa)
 
     def issue_proxy_host_certificate(self, names: Iterable[str] = ()) -> KeyPair:
-        """Issue the host identity of a Teleport Proxy: Host CA, loopback names and `names`."""
+        """Issue the host identity of a Teleport Proxy: loopback names and `names`.
+
+        It comes from the Host CA whose turn it is for servers.
+        """
         subject = x509.Name(
             [
                 x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Proxy"),
                 x509.NameAttribute(NameOID.COMMON_NAME, f"proxy.{self.cluster}"),
             ]
         )
-        return self.host_ca.issue_pair(subject, (*LOOPBACK_NAMES, *names), CLIENT_AND_SERVER)
+        return self.serving_host_ca.issue_pair(
+            subject, (*LOOPBACK_NAMES, *names), CLIENT_AND_SERVER
+        )
 
     def issue_web_certificate(self, names: Iterable[str] = ()) -> KeyPair:
         """Issue the Proxy's public certificate: web CA, loopback names and `names`."""

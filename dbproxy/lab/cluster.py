@@ -29,6 +29,7 @@ from dbproxy.lab.keys import PrivateKey, new_rsa_key
 from dbproxy.lab.listener import Listener
 from dbproxy.lab.proxy import HANDSHAKE_TIMEOUT, PING_INTERVAL, Proxy, ProxyOptions
 from dbproxy.lab.roles import Role
+from dbproxy.lab.rotation import Phase
 from dbproxy.lab.tbot import Tbot, load_tbot_config
 
 DEFAULT_CLUSTER: Final = "lab.example.com"
@@ -111,6 +112,17 @@ class Lab:
         self.tokens[name] = self.bots.add(name, roles)
         return self.tokens[name]
 
+    def rotate(self, phase: Phase) -> None:
+        """Goes to another phase of a CA rotation: ``tctl auth rotate --phase=…``, all CAs at once.
+
+        The Proxy shows and trusts what the phase asks for from the next connection on, and running
+        tbots renew at once in the phases in which tbot does.
+
+        Raises:
+            LabError: the present phase does not lead there.
+        """
+        self.authority.enter(phase)
+
     def protocol_of(self, service: str) -> str:
         """Returns the database protocol of a service.
 
@@ -175,11 +187,16 @@ class Lab:
         finally:
             self._listener.abandon()
 
+    def _web_certificate(self, options: ProxyOptions) -> KeyPair | None:
+        if options.web_from_host_ca:
+            return None
+        return options.web_certificate or self.authority.issue_web_certificate()
+
     def _contexts(self, options: ProxyOptions) -> ContextSource:
         return ContextSource(
             self.authority,
             self.directory / PROXY_DIRECTORY,
-            web=options.web_certificate or self.authority.issue_web_certificate(),
+            web=self._web_certificate(options),
             alpn=alpn_values.supported(options.alpn, ping=options.ping),
             minimum_version=options.minimum_tls_version,
             maximum_version=options.maximum_tls_version,
@@ -199,6 +216,7 @@ async def open_lab(
     alpn: Sequence[str] | None = None,
     handler: ConnectionHandler | None = None,
     web_certificate: KeyPair | None = None,
+    web_from_host_ca: bool = False,
     handshake_timeout: float = HANDSHAKE_TIMEOUT,
     minimum_tls_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2,
     maximum_tls_version: ssl.TLSVersion = ssl.TLSVersion.MAXIMUM_SUPPORTED,
@@ -220,6 +238,8 @@ async def open_lab(
         handler: serves every established connection instead of the Proxy's own handlers; gets the
             stream (ping framing already removed) and the connection's facts.
         web_certificate: shown instead of one of the web CA: untrusted, wrong name, expired.
+        web_from_host_ca: whether the Proxy shows its host certificate to the web as well, as one
+            without a public certificate does; it then follows a rotation of the Host CA.
         handshake_timeout: seconds for the ClientHello, and again for each handshake.
         minimum_tls_version: oldest TLS version of outer connections.
         maximum_tls_version: newest TLS version of outer connections.
@@ -239,6 +259,7 @@ async def open_lab(
         handler=handler,
         handshake_timeout=handshake_timeout,
         web_certificate=web_certificate,
+        web_from_host_ca=web_from_host_ca,
         minimum_tls_version=minimum_tls_version,
         maximum_tls_version=maximum_tls_version,
     )

@@ -3,6 +3,8 @@
 The standard library loads a key from a file only, so the key pairs lie in the lab's own directory,
 mode 0600, as a Proxy's do in its data directory. Contexts are kept while the cluster's trusted
 authorities stay the same: a session ticket can be resumed only with the context that issued it.
+During a rotation of the authorities the Proxy goes on with new contexts, as a real one reloads;
+what it has accepted before is not touched.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ class ContextSource:
     Args:
         authority: the cluster's authorities.
         directory: where key pairs are put for OpenSSL; created when missing.
-        web: the web certificate.
+        web: the web certificate; ``None`` shows the host certificate instead, as a Proxy without a
+            public certificate does.
         alpn: the server's values in its order of preference.
         minimum_version: oldest TLS version of the outer connection; Go's default is 1.2.
         maximum_version: newest TLS version of the outer connection.
@@ -47,7 +50,7 @@ class ContextSource:
         authority: Authority,
         directory: Path,
         *,
-        web: KeyPair,
+        web: KeyPair | None,
         alpn: Sequence[str],
         minimum_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2,
         maximum_version: ssl.TLSVersion = ssl.TLSVersion.MAXIMUM_SUPPORTED,
@@ -57,7 +60,7 @@ class ContextSource:
         self._alpn = tuple(alpn)
         self._versions = (minimum_version, maximum_version)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._web_file = _write_pair(directory / "web.pem", web)
+        self._web_file = _write_pair(directory / "web.pem", web) if web is not None else None
         self._host_issuer: CertificateAuthority | None = None
         self._trusted = self._trusted_now()
         self._contexts = self._build()
@@ -70,13 +73,18 @@ class ContextSource:
         return self._contexts
 
     def _trusted_now(self) -> tuple[CertificateAuthority, ...]:
-        return (*self._authority.trusted_user_cas, *self._authority.trusted_host_cas)
+        authority = self._authority
+        return (
+            authority.serving_host_ca,
+            *authority.trusted_user_cas,
+            *authority.trusted_host_cas,
+        )
 
     def _build(self) -> Contexts:
         users = [ca.pem for ca in self._authority.trusted_user_cas]
         everyone = [*users, *(ca.pem for ca in self._authority.trusted_host_cas)]
         host_file = self._host_pair_file()
-        outer = _context(self._web_file, everyone, ssl.CERT_OPTIONAL)
+        outer = _context(self._web_file or host_file, everyone, ssl.CERT_OPTIONAL)
         outer.minimum_version, outer.maximum_version = self._versions
         outer.set_alpn_protocols(list(self._alpn))
         return Contexts(
@@ -86,14 +94,10 @@ class ContextSource:
         )
 
     def _host_pair_file(self) -> Path:
-        """Keeps the host certificate as long as its issuer is trusted.
-
-        During a rotation, clients learn to trust the new Host CA before servers show a certificate
-        of it (the phases of lib/auth/rotate.go).
-        """
+        """Keeps the host certificate until another Host CA issues those of servers."""
         path = self._directory / "host.pem"
-        if self._host_issuer not in self._authority.trusted_host_cas:
-            self._host_issuer = self._authority.host_ca
+        if self._host_issuer is not self._authority.serving_host_ca:
+            self._host_issuer = self._authority.serving_host_ca
             _write_pair(path, self._authority.issue_proxy_host_certificate())
         return path
 

@@ -62,6 +62,7 @@ class ProxyOptions:
         handler: serves every established connection instead of the Proxy's own handlers.
         handshake_timeout: seconds for the ClientHello, and again for each handshake.
         web_certificate: shown on outer connections instead of one of the web CA.
+        web_from_host_ca: whether outer connections show the host certificate.
         minimum_tls_version: oldest TLS version of outer connections.
         maximum_tls_version: newest TLS version of outer connections.
     """
@@ -72,6 +73,7 @@ class ProxyOptions:
     handler: ConnectionHandler | None = None
     handshake_timeout: float = HANDSHAKE_TIMEOUT
     web_certificate: KeyPair | None = None
+    web_from_host_ca: bool = False
     minimum_tls_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
     maximum_tls_version: ssl.TLSVersion = ssl.TLSVersion.MAXIMUM_SUPPORTED
 

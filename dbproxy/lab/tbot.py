@@ -84,6 +84,9 @@ class Tbot:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Join, write all outputs, report started, then renew forever.
 
+        A rotation of the cluster's authorities makes it renew before its time, in the phases in
+        which tbot does (lib/tbot/ca_rotation.go).
+
         Returns after the first renewal when the configuration says `oneshot`. A renewal that fails
         ends the task, as in tbot v9. Cancelling leaves every single file whole, see
         `write_destination`.
@@ -95,10 +98,13 @@ class Tbot:
             OSError: A destination cannot be written.
         """
         self.join()
+        forced = self._cluster.authority.forced_renewals
         await self.renew()
         task_status.started()
         while not self.config.oneshot:
-            await trio.sleep(self.config.shortest_interval.total_seconds())
+            with trio.move_on_after(self.config.shortest_interval.total_seconds()):
+                await self._cluster.authority.wait_forced_renewal(forced)
+            forced = self._cluster.authority.forced_renewals
             await self.renew()
 
     def join(self) -> Bot:

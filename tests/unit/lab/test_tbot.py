@@ -23,6 +23,7 @@ from dbproxy.lab.bots import Bots, JoinToken
 from dbproxy.lab.destination_writer import BeforeWrite, write_file
 from dbproxy.lab.errors import AccessDenied, JoinError, LabError
 from dbproxy.lab.keys import PrivateKey, new_ecdsa_key, new_rsa_key
+from dbproxy.lab.rotation import Phase
 from dbproxy.lab.subject import SubjectFields, decode_subject
 from dbproxy.lab.tbot import Layout, Tbot, load_tbot_config
 
@@ -386,3 +387,31 @@ async def test_a_destination_that_is_a_file_is_an_os_error(
     write_file(destination, b"")
     with pytest.raises(FileExistsError):
         await make_tbot().renew()
+
+
+async def test_a_rotation_makes_it_renew_before_its_time(
+    make_tbot: MakeTbot, cluster: Cluster, destination: Path, autojump_clock: MockClock
+) -> None:
+    tbot = make_tbot()
+    authority = cluster.authority
+    async with trio.open_nursery() as nursery:
+        await nursery.start(tbot.run)
+        for phase, renews in (
+            (Phase.INIT, False),
+            (Phase.UPDATE_CLIENTS, True),
+            (Phase.UPDATE_SERVERS, False),
+            (Phase.STANDBY, True),
+        ):
+            before, begin = tbot.generation, trio.current_time()
+            authority.enter(phase)
+            if not renews:
+                await trio.sleep(1)
+                assert tbot.generation == before
+            else:
+                await tbot.wait_renewed(before)
+                assert trio.current_time() - begin < 1
+                certificate_in(destination).verify_directly_issued_by(authority.user_ca.certificate)
+        before, begin = tbot.generation, trio.current_time()
+        await tbot.wait_renewed(before)
+        assert trio.current_time() - begin == pytest.approx(20)
+        nursery.cancel_scope.cancel()
