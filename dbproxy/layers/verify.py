@@ -9,6 +9,7 @@ from OpenSSL import crypto
 __all__ = ["MALFORMED_CERTIFICATE", "describe_verify_error"]
 
 MALFORMED_CERTIFICATE: Final = (
+    TypeError,  # a bit string where text belongs
     ValueError,
     x509.DuplicateExtension,
     x509.InvalidVersion,
