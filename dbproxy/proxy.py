@@ -33,6 +33,7 @@ from dbproxy.events import (
     Subscriber,
 )
 from dbproxy.identity import (
+    DestinationSource,
     Identity,
     IdentityStore,
     TbotConfig,
@@ -171,7 +172,8 @@ class DatabaseProxy:
             username=settings.db_user,
             database=settings.db_name,
         )
-        return IdentityStore(directory, service=settings.service, publish=self._events.publish)
+        source = DestinationSource(directory)
+        return IdentityStore(source, service=settings.service, publish=self._events.publish)
 
     def _check_listen_address(self, address: ListenAddress, protocol: DatabaseProtocol) -> None:
         if isinstance(address, UnixAddress) and self._settings.mode is not Mode.TUNNEL:

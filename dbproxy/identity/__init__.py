@@ -1,13 +1,22 @@
 """What tbot wrote: reading it, checking it, and following its renewals."""
 
 from dbproxy.identity.certificate import Subject, parse_subject
-from dbproxy.identity.destination import read_destination, stamp
+from dbproxy.identity.destination import read_destination
 from dbproxy.identity.duration import parse_go_duration
 from dbproxy.identity.identity import Identity, IdentityFiles
+from dbproxy.identity.layout import DEFAULT_NAMES, FileNames, Format
 from dbproxy.identity.locate import locate
 from dbproxy.identity.named_files import read_certificates, read_key_pair
 from dbproxy.identity.pem import PrivateKey, load_certificates, load_private_key
 from dbproxy.identity.route import Route
+from dbproxy.identity.source import (
+    DestinationSource,
+    Explanation,
+    IdentitySource,
+    Role,
+    UsedFile,
+)
+from dbproxy.identity.stamp import Stamp
 from dbproxy.identity.store import IdentityStore
 from dbproxy.identity.tbot_config import (
     DestinationEntry,
@@ -18,14 +27,23 @@ from dbproxy.identity.tbot_config import (
 from dbproxy.identity.watch import watch
 
 __all__ = [
+    "DEFAULT_NAMES",
     "DestinationEntry",
+    "DestinationSource",
+    "Explanation",
+    "FileNames",
+    "Format",
     "Identity",
     "IdentityFiles",
+    "IdentitySource",
     "IdentityStore",
     "PrivateKey",
+    "Role",
     "Route",
+    "Stamp",
     "Subject",
     "TbotConfig",
+    "UsedFile",
     "load_certificates",
     "load_private_key",
     "load_tbot_config",
@@ -36,6 +54,5 @@ __all__ = [
     "read_certificates",
     "read_destination",
     "read_key_pair",
-    "stamp",
     "watch",
 ]

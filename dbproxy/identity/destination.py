@@ -5,7 +5,6 @@ can meet a mixture of old and new, or half a file (lib/tbot/botfs/botfs.go, lib/
 module makes one attempt, as complete and strict as possible; trying again is the store's business.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISDIR
@@ -19,7 +18,7 @@ from dbproxy.identity.files import UnusableFileError, read_regular_file
 from dbproxy.identity.identity import Identity, IdentityFiles
 from dbproxy.identity.pem import PrivateKey, is_key_of, load_certificates, load_private_key
 
-__all__ = ["FileStamp", "Stamp", "read_destination", "stamp"]
+__all__ = ["read_destination"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +31,6 @@ class _Layout:
     user_ca: str
     database_ca: str
 
-    def names(self) -> tuple[str, ...]:
-        return (self.certificate, self.key, self.host_ca, self.user_ca, self.database_ca)
-
 
 _DEFAULT_LAYOUT: Final = _Layout(
     certificate="tlscert",
@@ -45,50 +41,6 @@ _DEFAULT_LAYOUT: Final = _Layout(
 )
 """What every database output holds, whatever its format (lib/tbot/identity/artifact.go,
 lib/tbot/config/template_tls_cas.go)."""
-
-
-@dataclass(frozen=True, slots=True)
-class FileStamp:
-    """What `stat` tells about one file; times in nanoseconds since the epoch."""
-
-    modified: int
-    changed: int
-    size: int
-    inode: int
-
-
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """What `stat` tells about a destination: equal as long as tbot has not written.
-
-    Attributes:
-        files: One per file of the layout; `None` for a file that is absent or out of reach.
-    """
-
-    files: tuple[FileStamp | None, ...]
-
-    @property
-    def newest(self) -> int:
-        """The latest change of any file, in nanoseconds since the epoch; 0 without files."""
-        return max((max(file.modified, file.changed) for file in self.files if file), default=0)
-
-
-def stamp(directory: Path) -> Stamp:
-    """Look at the files of a destination without opening them.
-
-    The change time is part of it, so that repaired permissions are noticed as well; the inode, so
-    that swapped symbolic links are, as in a mounted Kubernetes secret. A file system keeps times
-    only to some granularity: two writes in quick succession may leave equal stamps.
-    """
-    return Stamp(tuple(_stamp_file(directory / name) for name in _DEFAULT_LAYOUT.names()))
-
-
-def _stamp_file(path: Path) -> FileStamp | None:
-    try:
-        result = os.stat(path)  # noqa: PTH116 (one call of five per connection)
-    except (OSError, ValueError):
-        return None
-    return FileStamp(result.st_mtime_ns, result.st_ctime_ns, result.st_size, result.st_ino)
 
 
 def read_destination(directory: Path) -> Identity:

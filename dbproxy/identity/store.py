@@ -14,15 +14,15 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final
 
 import trio
 
 from dbproxy.errors import Code, IdentityError
 from dbproxy.events import Event, IdentityLoaded, IdentityReloadFailed
-from dbproxy.identity.destination import Stamp, read_destination, stamp
 from dbproxy.identity.identity import Identity
+from dbproxy.identity.source import IdentitySource
+from dbproxy.identity.stamp import Stamp
 
 __all__ = ["IdentityStore", "ignore", "utc_now"]
 
@@ -56,27 +56,24 @@ class IdentityStore:
     Safe to use from any number of tasks of one trio run.
 
     Args:
-        directory: The destination.
+        source: Where the identity comes from; it is read in a worker thread.
         service: The database service that the certificate must be for; `None` takes the one that
             the first certificate names.
         publish: Gets `IdentityLoaded` and `IdentityReloadFailed`.
-        read: Reads the destination in one attempt; runs in a worker thread.
         clock: Tells the time, aware.
     """
 
     def __init__(
         self,
-        directory: Path,
+        source: IdentitySource,
         *,
         service: str | None = None,
         publish: Callable[[Event], None] = ignore,
-        read: Callable[[Path], Identity] = read_destination,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        self._directory = directory
+        self._source = source
         self._service = service
         self._publish = publish
-        self._read = read
         self._clock = clock
         self._lock = trio.Lock()
         self._current: Identity | None = None
@@ -153,7 +150,7 @@ class IdentityStore:
         return self._has_changed() or self._look.is_due(trio.current_time())
 
     def _has_changed(self) -> bool:
-        return stamp(self._directory) != self._look.seen
+        return self._source.stamp() != self._look.seen
 
     async def _renew(self, patience: float) -> None:
         """Adopt what is in the destination, or report why not."""
@@ -217,12 +214,10 @@ class IdentityStore:
     async def _read_once(self) -> Identity:
         """One attempt, whose end is noted; a cancelled one leaves no note, as it saw nothing."""
         # The look comes before the read: what is written in between makes the next look differ.
-        seen = stamp(self._directory)
+        seen = self._source.stamp()
         try:
             # The read has no effects, so a cancelled task need not wait for a slow file system.
-            identity = await trio.to_thread.run_sync(
-                self._read, self._directory, abandon_on_cancel=True
-            )
+            identity = await trio.to_thread.run_sync(self._source.read, abandon_on_cancel=True)
         except IdentityError:
             self._look = _Look(seen, trio.current_time(), again=True)
             raise
@@ -233,7 +228,7 @@ class IdentityStore:
     def _may_be_torn(self, error: IdentityError) -> bool:
         """Whether a write under way can be the cause; a missing directory cannot come from one."""
         if error.code is Code.IDENTITY_MISSING:
-            return os.path.isdir(self._directory)  # noqa: PTH112 (is_dir raises in Python 3.11)
+            return os.path.isdir(self._source.directory)  # noqa: PTH112 (is_dir raises in Python 3.11)
         return error.code in _TORN
 
 

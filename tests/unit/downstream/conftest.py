@@ -7,7 +7,7 @@ import pytest
 from identities import Cluster, make_cluster, write_destination
 from loopback import no_descriptor_left
 
-from dbproxy.identity import IdentityStore
+from dbproxy.identity import DestinationSource, IdentityStore
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +32,6 @@ def destination(tmp_path: Path, cluster: Cluster) -> Path:
 @pytest.fixture
 async def store(destination: Path) -> IdentityStore:
     """The identity in the destination, loaded."""
-    store = IdentityStore(destination)
+    store = IdentityStore(DestinationSource(destination))
     await store.load()
     return store

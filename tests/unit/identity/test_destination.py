@@ -23,7 +23,7 @@ from identities import (
 )
 
 from dbproxy.errors import Code, IdentityError
-from dbproxy.identity import Route, read_destination, stamp
+from dbproxy.identity import DestinationSource, Route, Stamp, read_destination
 
 NAMES = (
     "tlscert",
@@ -34,6 +34,10 @@ NAMES = (
 )
 OPTIONAL_NAMES = ("teleport-user-ca.crt", "teleport-database-ca.crt")
 REQUIRED_NAMES = tuple(name for name in NAMES if name not in OPTIONAL_NAMES)
+
+
+def stamp(directory: Path) -> Stamp:
+    return DestinationSource(directory).stamp()
 
 
 def refuse(directory: Path) -> IdentityError:

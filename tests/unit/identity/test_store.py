@@ -23,7 +23,7 @@ from identities import (
 
 from dbproxy.errors import Code, IdentityError
 from dbproxy.events import Event, IdentityLoaded, IdentityReloadFailed
-from dbproxy.identity import Identity, IdentityStore, read_destination
+from dbproxy.identity import DestinationSource, Identity, IdentityStore, read_destination
 from dbproxy.identity.store import RECHECK_INTERVAL, TORN_WRITE_PATIENCE
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -36,6 +36,17 @@ MISSING = IdentityError(Code.IDENTITY_MISSING, "key does not exist")
 UNREADABLE = IdentityError(Code.IDENTITY_UNREADABLE, "key cannot be read")
 
 
+class Source(DestinationSource):
+    """A destination whose files only have to look changed: `reader` tells what is in them."""
+
+    def __init__(self, directory: Path, reader: Callable[[], Identity]) -> None:
+        super().__init__(directory)
+        self.reader = reader
+
+    def read(self) -> Identity:
+        return self.reader()
+
+
 class Reader:
     """Returns or raises one outcome after another, the last one forever."""
 
@@ -43,7 +54,7 @@ class Reader:
         self.outcomes = list(outcomes)
         self.calls = 0
 
-    def __call__(self, directory: Path) -> Identity:
+    def __call__(self) -> Identity:
         self.calls += 1
         outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
         if isinstance(outcome, IdentityError):
@@ -66,10 +77,9 @@ class Bench:
 
     def make_store(self, directory: Path, service: str | None = None) -> IdentityStore:
         return IdentityStore(
-            directory,
+            Source(directory, self.reader),
             service=service,
             publish=self.events.append,
-            read=self.reader,
             clock=lambda: self.now,
         )
 
@@ -441,11 +451,11 @@ async def test_files_written_a_moment_ago_are_read_once_more(
 
 
 async def test_an_unexpected_exception_is_not_swallowed(bench: Bench) -> None:
-    def fail(directory: Path) -> Identity:
+    def fail() -> Identity:
         raise ZeroDivisionError
 
     await bench.store.load()
-    store = IdentityStore(bench.file.parent, read=fail)
+    store = IdentityStore(Source(bench.file.parent, fail))
     with pytest.raises(ZeroDivisionError):
         await store.load()
 
@@ -459,7 +469,7 @@ class HeldReader:
         self.entered = threading.Event()
         self.leave = threading.Event()
 
-    def __call__(self, directory: Path) -> Identity:
+    def __call__(self) -> Identity:
         outcome = self.outcomes.pop(0)
         if self.hold:
             self.entered.set()
@@ -474,7 +484,7 @@ async def test_a_cancelled_look_leaves_the_change_to_the_next_one(
     bench: Bench, first: Identity, second: Identity
 ) -> None:
     reader = HeldReader(first, first, second)
-    store = IdentityStore(bench.file.parent, read=reader, clock=lambda: bench.now)
+    store = IdentityStore(Source(bench.file.parent, reader), clock=lambda: bench.now)
     await store.load()
     bench.touch()
     reader.hold = True
@@ -493,7 +503,7 @@ async def test_a_cancelled_load_does_not_wait_for_a_slow_file_system(
 ) -> None:
     reader = HeldReader(first)
     reader.hold = True
-    store = IdentityStore(bench.file.parent, read=reader, clock=lambda: bench.now)
+    store = IdentityStore(Source(bench.file.parent, reader), clock=lambda: bench.now)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(store.load)
         await reader.wait_entered()
@@ -508,7 +518,7 @@ async def test_a_reload_asked_for_after_a_write_does_not_share_the_read_before_i
     bench: Bench, first: Identity, second: Identity
 ) -> None:
     reader = HeldReader(first, first, second)
-    store = IdentityStore(bench.file.parent, read=reader, clock=lambda: bench.now)
+    store = IdentityStore(Source(bench.file.parent, reader), clock=lambda: bench.now)
     await store.load()
     reader.hold = True
     async with trio.open_nursery() as nursery:
@@ -523,7 +533,7 @@ async def test_a_reload_asked_for_after_a_write_does_not_share_the_read_before_i
 
 async def test_a_real_renewal_is_taken(tmp_path: Path, cluster: Cluster) -> None:
     write_destination(tmp_path, cluster)
-    store = IdentityStore(tmp_path)
+    store = IdentityStore(DestinationSource(tmp_path))
     await store.load()
     certificate = write_destination(tmp_path, cluster)
     assert (await store.fresh()).certificate == certificate
@@ -535,7 +545,7 @@ async def test_a_writer_between_two_files_is_waited_for(
 ) -> None:
     events: list[Event] = []
     write_destination(tmp_path, cluster)
-    store = IdentityStore(tmp_path, publish=events.append)
+    store = IdentityStore(DestinationSource(tmp_path), publish=events.append)
     await store.load()
     old_key = (tmp_path / "key").read_bytes()
     certificate = write_destination(tmp_path, cluster)
@@ -556,7 +566,7 @@ async def test_under_constant_renewals_every_identity_is_whole(
 ) -> None:
     """Four readers at full speed beside a writer: no mixture gets out, no renewal is missed."""
     write_destination(tmp_path, cluster)
-    store = IdentityStore(tmp_path)
+    store = IdentityStore(DestinationSource(tmp_path))
     await store.load()
     seen: list[Identity] = []
 

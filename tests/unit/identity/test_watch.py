@@ -7,14 +7,14 @@ import trio.testing
 from identities import Cluster, write_destination
 
 from dbproxy.events import Event, IdentityLoaded
-from dbproxy.identity import Identity, IdentityStore, watch
+from dbproxy.identity import DestinationSource, Identity, IdentityStore, watch
 
 
 async def test_a_renewal_is_noticed_without_a_connection(
     destination: Path, cluster: Cluster, autojump_clock: trio.testing.MockClock
 ) -> None:
     send, receive = trio.open_memory_channel[Event](10)
-    store = IdentityStore(destination, publish=send.send_nowait)
+    store = IdentityStore(DestinationSource(destination), publish=send.send_nowait)
     await store.load()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch, store)
@@ -43,7 +43,7 @@ async def test_the_interval_can_be_chosen(
             looks.append(trio.current_time())
             return self.current
 
-    store = Observed(destination)
+    store = Observed(DestinationSource(destination))
     await store.load()
     begin = trio.current_time()
     with trio.move_on_after(7.5):

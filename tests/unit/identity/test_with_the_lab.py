@@ -11,6 +11,7 @@ import trio
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 
 from dbproxy.identity import (
+    DestinationSource,
     Identity,
     IdentityStore,
     Route,
@@ -57,7 +58,7 @@ async def test_every_renewal_of_tbot_is_followed_and_none_is_mixed_up(
         directory = locate(destination_dir=None, config=config, service=guide.SERVICE)
         tbot = make_tbot(lab, tmp_path / "tbot.yaml", layout, [rsa_key, other_rsa_key])
         await tbot.renew()
-        store = IdentityStore(directory, service=guide.SERVICE)
+        store = IdentityStore(DestinationSource(directory), service=guide.SERVICE)
         await store.load()
         seen = await renew_under_observation(tbot, store)
     for identity in seen:

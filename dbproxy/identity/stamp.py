@@ -1,0 +1,51 @@
+"""What `stat` tells about the files of an identity, for noticing that tbot has written."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+__all__ = ["FileStamp", "Stamp", "stamp_files"]
+
+
+@dataclass(frozen=True, slots=True)
+class FileStamp:
+    """What `stat` tells about one file; times in nanoseconds since the epoch."""
+
+    modified: int
+    changed: int
+    size: int
+    inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What `stat` tells about all files of an identity: equal as long as tbot has not written.
+
+    Attributes:
+        files: One per file that there can be; `None` for a file that is absent or out of reach.
+    """
+
+    files: tuple[FileStamp | None, ...]
+
+    @property
+    def newest(self) -> int:
+        """The latest change of any file, in nanoseconds since the epoch; 0 without files."""
+        return max((max(file.modified, file.changed) for file in self.files if file), default=0)
+
+
+def stamp_files(paths: Iterable[str]) -> Stamp:
+    """Look at files without opening them; symbolic links are followed.
+
+    The change time is part of it, so that repaired permissions are noticed as well; the inode, so
+    that swapped symbolic links are, as in a mounted Kubernetes secret. A file system keeps times
+    only to some granularity: two writes in quick succession may leave equal stamps.
+    """
+    return Stamp(tuple(_stamp_file(path) for path in paths))
+
+
+def _stamp_file(path: str) -> FileStamp | None:
+    try:
+        result = os.stat(path)  # noqa: PTH116 (one call of many per connection)
+    except (OSError, ValueError):
+        return None
+    return FileStamp(result.st_mtime_ns, result.st_ctime_ns, result.st_size, result.st_ino)
