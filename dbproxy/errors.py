@@ -49,17 +49,22 @@ class Code(StrEnum):
     CONFIG_MALFORMED = "config-malformed"
     CONFIG_UNREADABLE = "config-unreadable"
     DESTINATION_NOT_FOUND = "destination-not-found"
+    DESTINATION_USED_TWICE = "destination-used-twice"
 
     FILE_UNUSABLE = "file-unusable"
 
     IDENTITY_MISSING = "identity-missing"
     IDENTITY_UNREADABLE = "identity-unreadable"
+    IDENTITY_EXPOSED = "identity-exposed"
     IDENTITY_MALFORMED = "identity-malformed"
     KEY_MISMATCH = "key-mismatch"
+    IDENTITY_MIXED = "identity-mixed"
     CERTIFICATE_WITHOUT_ROUTE = "certificate-without-route"
     SERVICE_MISMATCH = "service-mismatch"
     CERTIFICATE_EXPIRED = "certificate-expired"
     CERTIFICATE_NOT_YET_VALID = "certificate-not-yet-valid"
+    CLOCK_WRONG = "clock-wrong"
+    IDENTITY_NOT_RENEWED = "identity-not-renewed"
     PROTOCOL_NOT_SUPPORTED = "protocol-not-supported"
 
     ADDRESS_IN_USE = "address-in-use"
@@ -128,6 +133,11 @@ PROBLEMS: dict[Code, Problem] = {
         "No destination in the tbot configuration fits, or more than one does.",
         "Name the directory that tbot writes to with --destination-dir.",
     ),
+    Code.DESTINATION_USED_TWICE: Problem(
+        Fault.OPERATOR,
+        "Two outputs in the tbot configuration write into the same directory, over each other.",
+        "Give each output in tbot.yaml a directory of its own, and restart tbot.",
+    ),
     Code.FILE_UNUSABLE: Problem(
         Fault.OPERATOR,
         "A certificate or key file that was named does not exist, may not be read or is damaged.",
@@ -143,6 +153,12 @@ PROBLEMS: dict[Code, Problem] = {
         "A file of the destination may not be read by this user.",
         "Give this user read access: run `tbot init --reader-user`, or list it under `readers`.",
     ),
+    Code.IDENTITY_EXPOSED: Problem(
+        Fault.OPERATOR,
+        "Every user of this host can read the private key in the destination.",
+        "Take the right away from others (`chmod o-rwx` on the key and its directory), and let tbot"
+        " grant access to whoever needs it: `tbot init --reader-user`, or `readers` in tbot.yaml.",
+    ),
     Code.IDENTITY_MALFORMED: Problem(
         Fault.OPERATOR,
         "A file of the destination is empty, truncated or not what its name says.",
@@ -153,6 +169,12 @@ PROBLEMS: dict[Code, Problem] = {
         Fault.OPERATOR,
         "The private key does not belong to the certificate. tbot makes a new key at each renewal"
         " and writes one file after another, so this is normal only for a moment.",
+        "If it stays, check tbot's log and restart tbot to have the files written again.",
+    ),
+    Code.IDENTITY_MIXED: Problem(
+        Fault.OPERATOR,
+        "Files of the destination are from different renewals. tbot writes one file after another,"
+        " so this is normal only for a moment.",
         "If it stays, check tbot's log and restart tbot to have the files written again.",
     ),
     Code.CERTIFICATE_WITHOUT_ROUTE: Problem(
@@ -177,6 +199,18 @@ PROBLEMS: dict[Code, Problem] = {
         Fault.OPERATOR,
         "The certificate in the destination is not valid yet: the clock of this host is behind.",
         "Check the clock of this host (`timedatectl`) and of the Teleport cluster.",
+    ),
+    Code.CLOCK_WRONG: Problem(
+        Fault.OPERATOR,
+        "Files in the destination were written in the future: the clock of this host, or of the"
+        " machine that its file system comes from, is wrong.",
+        "Check the clock of this host (`timedatectl`), and that it is synchronised.",
+    ),
+    Code.IDENTITY_NOT_RENEWED: Problem(
+        Fault.OPERATOR,
+        "The certificate is valid still, but tbot should have renewed it by now and has not. The"
+        " warning comes again each time half of the remaining time has passed.",
+        "Check that tbot runs and that its log shows renewals, before the certificate expires.",
     ),
     Code.PROTOCOL_NOT_SUPPORTED: Problem(
         Fault.OPERATOR,

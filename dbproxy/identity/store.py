@@ -38,7 +38,7 @@ TIMESTAMP_GRANULARITY: Final = 2.0
 file systems keep whole seconds, FAT keeps every second one."""
 
 _NANOSECONDS: Final = 1e9
-_TORN: Final = frozenset({Code.KEY_MISMATCH, Code.IDENTITY_MALFORMED})
+_TORN: Final = frozenset({Code.KEY_MISMATCH, Code.IDENTITY_MIXED, Code.IDENTITY_MALFORMED})
 
 
 def ignore(_event: Event) -> None:
