@@ -14,6 +14,8 @@ from typing import ClassVar
 from dbproxy.errors import Code
 
 __all__ = [
+    "ChangeNoticesUnavailable",
+    "ClockJumped",
     "ClosedBy",
     "ConnectionClosed",
     "ConnectionFailed",
@@ -22,7 +24,10 @@ __all__ = [
     "DrainingStarted",
     "Event",
     "EventStream",
+    "IdentityAwaited",
+    "IdentityExpired",
     "IdentityLoaded",
+    "IdentityNotRenewed",
     "IdentityReloadFailed",
     "InsecureChoice",
     "Level",
@@ -144,6 +149,70 @@ class IdentityReloadFailed(Event):
     code: Code
     reason: str
     next_step: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityAwaited(Event):
+    """There is no usable identity yet, and dbproxy waits for one, `remaining` seconds at most.
+
+    Published when the wait begins, whenever the reason changes, and now and then in between.
+    """
+
+    name: ClassVar[str] = "waiting-for-identity"
+    code: Code
+    reason: str
+    remaining: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityNotRenewed(Event):
+    """tbot should have renewed the identity by `due`, and has not; it is valid still.
+
+    Published when that is noticed, and each time half of the remaining time has passed.
+    """
+
+    name: ClassVar[str] = "identity-not-renewed"
+    level: ClassVar[Level] = Level.WARNING
+    generation: int
+    code: Code
+    due: datetime
+    not_valid_after: datetime
+    reason: str
+    next_step: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityExpired(Event):
+    """The identity's certificate has expired; connections are refused until tbot renews it."""
+
+    name: ClassVar[str] = "identity-expired"
+    level: ClassVar[Level] = Level.ERROR
+    generation: int
+    code: Code
+    not_valid_after: datetime
+    reason: str
+    next_step: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockJumped(Event):
+    """The system's clock went on by `seconds` more (or less) than time has passed.
+
+    A suspended machine or a corrected clock; the identity is looked at anew.
+    """
+
+    name: ClassVar[str] = "clock-jumped"
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeNoticesUnavailable(Event):
+    """The system does not tell when files change; they are looked at every `interval` seconds."""
+
+    name: ClassVar[str] = "change-notices-unavailable"
+    level: ClassVar[Level] = Level.WARNING
+    reason: str
+    interval: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -126,6 +126,17 @@ class Settings:
             metavar="DIR",
         ),
     )
+    wait_for_identity: float = field(
+        default=0 * SECONDS,
+        metadata=_option(
+            "--wait-for-identity",
+            help="How long to wait at start for tbot to write a usable identity; the directory need"
+            " not exist yet.",
+            kind=Kind.DURATION,
+            scope=Scope.GLOBAL,
+            metavar="DURATION",
+        ),
+    )
     proxy: str | None = field(
         default=None,
         metadata=_option(
@@ -324,8 +335,9 @@ class Settings:
         for name in ("connect_timeout", "handshake_timeout", "prologue_timeout"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"--{name.replace('_', '-')} must be more than 0 seconds")
-        if self.drain_timeout < 0:
-            raise UsageError("--drain-timeout must not be negative")
+        for name in ("drain_timeout", "wait_for_identity"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"--{name.replace('_', '-')} must not be negative")
 
     @property
     def mode(self) -> Mode:
