@@ -165,14 +165,16 @@ class DatabaseProxy:
 
     def _find_identity(self, config: TbotConfig | None) -> IdentityStore:
         settings = self._settings
-        directory = locate(
+        location = locate(
             destination_dir=settings.destination_dir,
             config=config,
             service=settings.service,
             username=settings.db_user,
             database=settings.db_name,
         )
-        source = DestinationSource(directory)
+        source = DestinationSource(
+            location.directory, formats=location.formats, names=location.names
+        )
         return IdentityStore(source, service=settings.service, publish=self._events.publish)
 
     def _check_listen_address(self, address: ListenAddress, protocol: DatabaseProtocol) -> None:

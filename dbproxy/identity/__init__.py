@@ -5,7 +5,7 @@ from dbproxy.identity.destination import read_destination
 from dbproxy.identity.duration import parse_go_duration
 from dbproxy.identity.identity import Identity, IdentityFiles
 from dbproxy.identity.layout import DEFAULT_NAMES, FileNames, Format
-from dbproxy.identity.locate import locate
+from dbproxy.identity.locate import Location, locate
 from dbproxy.identity.named_files import read_certificates, read_key_pair
 from dbproxy.identity.pem import PrivateKey, load_certificates, load_private_key
 from dbproxy.identity.route import Route
@@ -18,12 +18,8 @@ from dbproxy.identity.source import (
 )
 from dbproxy.identity.stamp import Stamp
 from dbproxy.identity.store import IdentityStore
-from dbproxy.identity.tbot_config import (
-    DestinationEntry,
-    TbotConfig,
-    load_tbot_config,
-    parse_tbot_config,
-)
+from dbproxy.identity.tbot_config import TbotConfig, load_tbot_config, parse_tbot_config
+from dbproxy.identity.tbot_entries import DestinationEntry, Lifetime, TunnelService
 from dbproxy.identity.watch import watch
 
 __all__ = [
@@ -37,12 +33,15 @@ __all__ = [
     "IdentityFiles",
     "IdentitySource",
     "IdentityStore",
+    "Lifetime",
+    "Location",
     "PrivateKey",
     "Role",
     "Route",
     "Stamp",
     "Subject",
     "TbotConfig",
+    "TunnelService",
     "UsedFile",
     "load_certificates",
     "load_private_key",

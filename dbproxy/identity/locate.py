@@ -2,12 +2,43 @@
 
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from dbproxy.errors import Code, ConfigError, UsageError
-from dbproxy.identity.tbot_config import DestinationEntry, TbotConfig
+from dbproxy.identity.layout import DEFAULT_NAMES, FileNames, Format
+from dbproxy.identity.tbot_config import TbotConfig
+from dbproxy.identity.tbot_entries import DestinationEntry, Lifetime
 
-__all__ = ["locate"]
+__all__ = ["Location", "locate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """The destination to use, and what tbot's configuration says about it.
+
+    Attributes:
+        directory: The destination.
+        entry: The output that tbot writes there; `None` when no configuration tells.
+    """
+
+    directory: Path
+    entry: DestinationEntry | None = None
+
+    @property
+    def formats(self) -> tuple[Format, ...]:
+        """What tbot writes there besides the default files, as far as known."""
+        return self.entry.formats if self.entry is not None else ()
+
+    @property
+    def names(self) -> FileNames:
+        """The names of the files there."""
+        return self.entry.names if self.entry is not None else DEFAULT_NAMES
+
+    @property
+    def lifetime(self) -> Lifetime:
+        """How long the certificates last and how often they are renewed, as far as known."""
+        return self.entry.lifetime if self.entry is not None else Lifetime()
 
 
 def locate(
@@ -17,10 +48,11 @@ def locate(
     service: str | None,
     username: str | None = None,
     database: str | None = None,
-) -> Path:
+) -> Location:
     """Choose the directory to read the identity from.
 
-    A directory given by name wins. Otherwise the output in tbot's configuration is taken that is
+    A directory given by name wins; what the configuration says about that directory still holds,
+    however its path is written there. Otherwise the output in tbot's configuration is taken that is
     for the service wanted; several that go to the same directory count as one. Only several
     outputs of one service are told apart by `username` and `database`: what a certificate may be
     used for is for the cluster to decide.
@@ -38,31 +70,51 @@ def locate(
             text lists the candidates.
     """
     if destination_dir is not None:
-        return destination_dir
+        return _describe_named(destination_dir, config, service)
     if config is None:
         raise UsageError(
             "where the certificates are is not known",
             next_step="Give the directory that tbot writes to with --destination-dir, or tbot's"
             " configuration file with --config.",
         )
+    return _search(config, service, username, database)
+
+
+def _describe_named(directory: Path, config: TbotConfig | None, service: str | None) -> Location:
+    """A directory given by name, with the output that goes there, one for the service if any."""
+    entries = _by_directory(config.entries if config is not None else ())
+    there = entries.get(_normalised(directory), [])
+    fitting = [entry for entry in there if entry.service == service]
+    return Location(directory, next(iter(fitting or there), None))
+
+
+def _search(
+    config: TbotConfig, service: str | None, username: str | None, database: str | None
+) -> Location:
     candidates = [entry for entry in config.entries if entry.service is not None]
     fitting = [entry for entry in candidates if service in (None, entry.service)]
-    directories = _directories(fitting)
-    if len(directories) > 1:
+    found = _by_directory(fitting)
+    if len(found) > 1:
         fitting = [entry for entry in fitting if _fits(entry, username, database)] or fitting
-        directories = _directories(fitting)
-    if len(directories) == 1:
-        return directories.pop()
+        found = _by_directory(fitting)
+    if len(found) == 1:
+        directory, entries = found.popitem()
+        return Location(directory, entries[0])
     wanted = _describe_wanted(service)
-    if directories:
+    if found:
         raise _not_found(config, f"more than one {wanted}", fitting)
     if fitting:
         raise _not_found(config, f"no {wanted} goes to a directory", fitting)
     raise _not_found(config, f"no {wanted}", candidates)
 
 
-def _directories(entries: Iterable[DestinationEntry]) -> set[Path]:
-    return {_normalised(entry.directory) for entry in entries if entry.directory is not None}
+def _by_directory(entries: Iterable[DestinationEntry]) -> dict[Path, list[DestinationEntry]]:
+    """The entries that go to a directory, by that, in the order of the file."""
+    found: dict[Path, list[DestinationEntry]] = {}
+    for entry in entries:
+        if entry.directory is not None:
+            found.setdefault(_normalised(entry.directory), []).append(entry)
+    return found
 
 
 def _fits(entry: DestinationEntry, username: str | None, database: str | None) -> bool:
@@ -71,7 +123,8 @@ def _fits(entry: DestinationEntry, username: str | None, database: str | None) -
 
 def _normalised(directory: Path) -> Path:
     """The same directory for each way to write it; symbolic links are left as they are."""
-    return Path(os.path.normpath(directory))
+    path = os.path.normpath(directory)
+    return Path(path[1:] if path.startswith("//") else path)  # POSIX leaves two slashes open
 
 
 def _describe_wanted(service: str | None) -> str:

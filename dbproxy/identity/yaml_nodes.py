@@ -95,6 +95,14 @@ class YamlValue:
             if node.tag != NULL
         )
 
+    def names(self) -> tuple[str, ...]:
+        """The keys of this mapping, as they are written.
+
+        Raises:
+            ConfigError: This value is not a mapping.
+        """
+        return tuple(str(key.value) for key, _value in self._mapping().value)
+
     def is_text(self) -> bool:
         """Whether this is a single value rather than a list or a mapping."""
         return isinstance(self.node, yaml.ScalarNode)
@@ -111,6 +119,15 @@ class YamlValue:
         if not value.isprintable():
             raise self.error("must not hold control characters")
         return value
+
+    def optional_text(self, key: str) -> str | None:
+        """The text of `key` in this mapping; `None` when it is absent, null or empty.
+
+        Raises:
+            ConfigError: This value is not a mapping, or `key` holds no text.
+        """
+        value = self.get(key)
+        return (value.text() or None) if value is not None else None
 
     def boolean(self) -> bool:
         """This value as a truth value.

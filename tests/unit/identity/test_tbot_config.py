@@ -3,15 +3,26 @@
 import os
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dbproxy.errors import Code, ConfigError
-from dbproxy.identity import DestinationEntry, TbotConfig, load_tbot_config, parse_tbot_config
+from dbproxy.identity import (
+    DestinationEntry,
+    Format,
+    Lifetime,
+    TbotConfig,
+    TunnelService,
+    load_tbot_config,
+    parse_tbot_config,
+)
 
 SOURCE = Path("/etc/tbot.yaml")
+
+LIFETIME = Lifetime(certificate_ttl=timedelta(hours=1), renewal_interval=timedelta(minutes=20))
 
 VERSION_1 = """\
 auth_server: "teleport.example.com:443"
@@ -93,6 +104,7 @@ def entry(
     service: str | None = None,
     username: str | None = None,
     database: str | None = None,
+    **more: Any,
 ) -> DestinationEntry:
     return DestinationEntry(
         directory=Path(directory) if directory is not None else None,
@@ -101,6 +113,7 @@ def entry(
         database=database,
         kind=kind,
         line=line,
+        **({"lifetime": LIFETIME} | more),
     )
 
 
@@ -110,9 +123,18 @@ def test_version_1_is_read() -> None:
         proxy_server=None,
         auth_server="teleport.example.com:443",
         insecure=False,
-        renewal_interval=timedelta(minutes=20),
+        ca_path=None,
+        lifetime=LIFETIME,
         entries=(
-            entry(12, "database", "/opt/machine-id", "example-server", "alice", "example"),
+            entry(
+                12,
+                "database",
+                "/opt/machine-id",
+                "example-server",
+                "alice",
+                "example",
+                formats=(Format.MONGO, Format.TLS),
+            ),
             entry(16, "identity", "/opt/ssh"),
             entry(20, "database", "/opt/other", "other-server"),
         ),
@@ -125,11 +147,32 @@ def test_version_2_is_read() -> None:
         proxy_server="teleport.example.com:443",
         auth_server=None,
         insecure=True,
-        renewal_interval=timedelta(minutes=20),
+        ca_path=None,
+        lifetime=LIFETIME,
         entries=(
-            entry(10, "database", "/opt/machine-id", "example-server", "alice", "example"),
-            entry(17, "identity"),
-            entry(22, "database-tunnel", None, "tunnel-server", "bob", "postgres"),
+            entry(
+                10,
+                "database",
+                "/opt/machine-id",
+                "example-server",
+                "alice",
+                "example",
+                formats=(Format.TLS,),
+            ),
+            entry(17, "identity", "/opt/ssh"),
+            entry(
+                22,
+                "database-tunnel",
+                None,
+                "tunnel-server",
+                "bob",
+                "postgres",
+                tunnel=TunnelService(
+                    name="my-tunnel",
+                    listen="tcp://127.0.0.1:25432",
+                    place=f"{SOURCE}:24:13: services[0].listen",
+                ),
+            ),
             entry(28, "database", None, "in-kubernetes"),
             entry(31, "something-new"),
         ),
@@ -143,7 +186,8 @@ def test_a_configuration_may_name_nothing_that_matters_here() -> None:
         proxy_server=None,
         auth_server=None,
         insecure=False,
-        renewal_interval=None,
+        ca_path=None,
+        lifetime=Lifetime(),
         entries=(),
     )
 

@@ -55,7 +55,7 @@ async def test_every_renewal_of_tbot_is_followed_and_none_is_mixed_up(
     async with open_lab(databases=[database], directory=tmp_path / "lab") as lab:
         write_config(lab, tmp_path / "tbot.yaml", tmp_path / "machine-id")
         config = load_tbot_config(tmp_path / "tbot.yaml")
-        directory = locate(destination_dir=None, config=config, service=guide.SERVICE)
+        directory = locate(destination_dir=None, config=config, service=guide.SERVICE).directory
         tbot = make_tbot(lab, tmp_path / "tbot.yaml", layout, [rsa_key, other_rsa_key])
         await tbot.renew()
         store = IdentityStore(DestinationSource(directory), service=guide.SERVICE)
