@@ -101,8 +101,7 @@ class LayeredStream(trio.abc.HalfCloseableStream):
             self._check_open()
             while not self._received and not self._layers.ended:
                 self._received = await self._receive_batch()
-                if not self._flush_lock.locked():
-                    await self._flush()
+                await self._send_own_word()
             if not self._received:
                 self._layers.receive_eof()
             return self._take(max_bytes)
@@ -130,12 +129,26 @@ class LayeredStream(trio.abc.HalfCloseableStream):
             raise
 
     async def _send_last_word(self, error: LayerError) -> None:
-        if self._flush_lock.locked():
-            return  # the sender takes it along; the peer may not be reading
         try:
-            await self._flush()
+            await self._send_own_word()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             error.add_note("the peer was gone before it could be told")
+
+    async def _send_own_word(self) -> None:
+        """Send what receiving has made, and nothing else.
+
+        A flush under way takes it along. Without one, no sender's bytes are waiting yet, and there
+        is no checkpoint here in which one could add some: a receiver that had to send those would
+        wait for the peer to read, and two ends that both wait so would wait for ever.
+        """
+        if self._flush_lock.locked():
+            return
+        if word := self._layers.outgoing():
+            self._flush_lock.acquire_nowait()
+            try:
+                await self.transport.send_all(word)
+            finally:
+                self._flush_lock.release()
 
     async def send_all(self, data: ByteData) -> None:
         """Send all bytes; returns when the transport has taken them."""
