@@ -9,32 +9,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from dbproxy.errors import PROBLEMS, Code, Fault, Problem
+from dbproxy.errors import Code
+from dbproxy.explain import AREAS, Area, Section, sections
 from dbproxy.settings import Kind, Option, Scope, environment_names, options
 
 DOCS: Final = Path(__file__).resolve().parent.parent / "docs"
 
 NOTICE: Final = "<!-- Written by scripts/gen_docs.py; change the source instead. -->\n\n"
 
-WHO: Final = {
-    Fault.CLIENT: "the program that connects to dbproxy",
-    Fault.OPERATOR: "whoever runs dbproxy and tbot on this host",
-    Fault.UPSTREAM: "the Teleport Proxy, or the network on the way to it",
-    Fault.DBPROXY: "dbproxy itself",
-}
-
-DEFAULT_HINT: Final = Problem(Fault.DBPROXY, meaning="", next_step="").client_hint
-
-ERRORS_INTRO: Final = f"""\
+ERRORS_INTRO: Final = """\
 # Errors
 
 Every failure has a stable code. The same code appears in the log, in the record of the connection
 and in the message that the database client prints, so that one search finds everything about it.
 A code is never renamed and never used for something else.
 
-"Put right by" says who can end the problem. "The client reads" is the hint that goes out with the
-error in the database protocol; where a problem names none and a client is there to be told, it
-reads: {DEFAULT_HINT}
+`dbproxy explain CODE` prints the same page on a terminal.
 
 """
 
@@ -56,22 +46,35 @@ SCOPES: Final = {
 
 
 def errors_page() -> str:
-    """The page about every `Code`, in the order of the table."""
-    overview = "\n".join(f"- [`{code}`](#{code})" for code in Code)
-    sections = "\n".join(_error_section(code, PROBLEMS[code]) for code in Code)
-    return f"{NOTICE}{ERRORS_INTRO}{overview}\n\n{sections}"
+    """The page about every `Code`, by area."""
+    overview = "\n".join(_overview(area) for area in AREAS)
+    pages = "\n".join(_error_page(code) for area in AREAS for code in area.pages)
+    return f"{NOTICE}{ERRORS_INTRO}{overview}\n\n{pages}"
 
 
-def _error_section(code: Code, problem: Problem) -> str:
-    facts = {
-        "Put right by": WHO[problem.fault],
-        "Next step": problem.next_step,
-        "The client reads": problem.client_hint,
-    }
-    if problem.fault in {Fault.OPERATOR, Fault.DBPROXY}:
-        facts["Exit status, when dbproxy ends because of it"] = str(problem.exit_status)
-    lines = "\n".join(f"- {name}: {text}" for name, text in facts.items() if text != DEFAULT_HINT)
-    return f"## {code}\n\n{problem.meaning}\n\n{lines}\n"
+def _overview(area: Area) -> str:
+    codes = ", ".join(_link(code) for code in area.pages)
+    return f"- {area.title}: {codes}"
+
+
+def _error_page(code: Code) -> str:
+    parts = "\n\n".join("\n\n".join(_error_section(section)) for section in sections(code))
+    return f"## {code}\n\n{parts}\n"
+
+
+def _error_section(section: Section) -> Iterator[str]:
+    """The paragraphs of one section, its title in front of the first."""
+    title = [f"**{section.title}.**"] if section.title else []
+    first, rest = section.paragraphs[:1], section.paragraphs[1:]
+    related = [", ".join(map(_link, section.related))] if section.related else []
+    yield " ".join([*title, *first, *related])
+    yield from rest
+    if section.looks:
+        yield "\n".join(f"- `{look.command}`: {look.shows}" for look in section.looks)
+
+
+def _link(code: Code) -> str:
+    return f"[`{code}`](#{code})"
 
 
 def options_page() -> str:

@@ -15,6 +15,7 @@ import click
 from click.core import ParameterSource
 
 from dbproxy.cli.invocation import Invocation
+from dbproxy.cli.printable import printable
 from dbproxy.errors import PROBLEMS, Code, DBProxyError
 
 __all__ = ["report_bug", "run"]
@@ -130,10 +131,6 @@ def _say_error(message: str, code: Code | None = None, next_step: str | None = N
     """Write the message; unprintable characters, which a file's name may have, are escaped."""
     label = click.style("error:", fg="red", bold=True)
     end = f" [{code}]" if code is not None else ""
-    click.echo(f"{PROGRAM}: {label} {_printable(message)}{end}", err=True)
+    click.echo(f"{PROGRAM}: {label} {printable(message)}{end}", err=True)
     if next_step:
-        click.echo(_printable(next_step), err=True)
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+        click.echo(printable(next_step), err=True)

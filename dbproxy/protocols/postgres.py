@@ -47,7 +47,7 @@ from dbproxy.protocols.base import (
 )
 from dbproxy.settings import Mode
 
-__all__ = ["Postgres", "PostgresPrologue", "error_response"]
+__all__ = ["Postgres", "PostgresPrologue", "error_response", "sqlstate_of"]
 
 _SSL_REQUEST: Final = 1234 << 16 | 5679
 _GSSENC_REQUEST: Final = 1234 << 16 | 5680
@@ -80,6 +80,11 @@ _SQLSTATES: Final = {
 }
 _SQLSTATE_NOT_AUTHORIZED: Final = "28000"
 """invalid_authorization_specification: all that is wrong with an identity, ours or the client's."""
+
+
+def sqlstate_of(code: Code) -> str:
+    """The SQLSTATE that a client is told for a problem (PostgreSQL documentation, appendix A)."""
+    return _SQLSTATES.get(code, _SQLSTATE_NOT_AUTHORIZED)
 
 
 def error_response(sqlstate: str, message: str, hint: str) -> bytes:
@@ -229,9 +234,8 @@ class PostgresPrologue(Prologue):
             return b""
         if self._state is _State.SPEAKS_TLS:
             return _TLS_ALERT_HANDSHAKE_FAILURE
-        sqlstate = _SQLSTATES.get(error.code, _SQLSTATE_NOT_AUTHORIZED)
         message = f"dbproxy: {error.message} [{error.code}]"
-        return error_response(sqlstate, message, error.problem.client_hint)
+        return error_response(sqlstate_of(error.code), message, error.problem.client_hint)
 
 
 def _what(beginning: bytes) -> str:

@@ -1,0 +1,122 @@
+"""Pages about the way to the Teleport Proxy."""
+
+from typing import Final
+
+from dbproxy.errors import Code
+from dbproxy.explain.page import Look, Page, Sees
+
+__all__ = ["UPSTREAM_PAGES"]
+
+_SHOW_CERTIFICATE: Final = (
+    "openssl s_client -connect teleport.example.com:443 -servername teleport.example.com"
+    " -alpn teleport-postgres-ping,teleport-postgres </dev/null"
+)
+_IDENTITY: Final = "dbproxy -c /etc/tbot.yaml identity"
+
+UPSTREAM_PAGES: Final = {
+    Code.UPSTREAM_UNREACHABLE: Page(
+        story="""\
+The message has the reason: the name cannot be resolved (DNS, or a typing mistake in `--proxy`),
+nothing listens there (the wrong port: the web port is meant, usually 443 or 3080), no route to the
+host, or no answer in time (a firewall that drops packets). dbproxy tries anew for each connection
+and needs no restart.""",
+        sees=Sees.MESSAGE_BEFORE_TLS,
+        looks=(
+            Look("curl -sS https://teleport.example.com/webapi/ping", "whether it answers at all"),
+            Look("getent ahosts teleport.example.com", "the addresses that the name leads to"),
+        ),
+        related=(Code.UPSTREAM_TLS_FAILED, Code.UPSTREAM_UNTRUSTED),
+    ),
+    Code.UPSTREAM_UNTRUSTED: Page(
+        story="""\
+dbproxy trusts the system's authorities, those in `SSL_CERT_FILE` and `SSL_CERT_DIR`, the file named
+with `--proxy-ca`, and the Host CA of the destination. The message says what was wrong: an unknown
+issuer (a private authority, or a company's proxy that opens TLS on the way), another name (the
+address in `--proxy` is an alias that the certificate does not have), or a certificate out of date.
+
+Neither the identity's certificate nor a byte of a client has been sent: the check comes first.
+`--insecure` switches the check off, and with it the protection against everybody on the way.""",
+        sees=Sees.MESSAGE_BEFORE_TLS,
+        looks=(
+            Look(_SHOW_CERTIFICATE, "issuer and names of the certificate that is shown"),
+            Look("ls -l /etc/ssl/certs | head", "whether the system has authorities at all"),
+        ),
+        related=(Code.UPSTREAM_TLS_FAILED, Code.FILE_UNUSABLE),
+    ),
+    Code.UPSTREAM_TLS_FAILED: Page(
+        story="""\
+Something answers at the address, but TLS does not come about: it is no TLS port (plain HTTP, SSH),
+it speaks only versions before TLS 1.2, or something on the way cuts the connection. The message has
+the reason in the words of the TLS library.""",
+        sees=Sees.MESSAGE_BEFORE_TLS,
+        looks=(
+            Look(_SHOW_CERTIFICATE, "how far the handshake gets"),
+            Look("curl -sS https://teleport.example.com/webapi/ping", "whether it is Teleport"),
+        ),
+        related=(Code.UPSTREAM_UNREACHABLE, Code.ALPN_NOT_SUPPORTED),
+    ),
+    Code.UPSTREAM_CLOSED_EARLY: Page(
+        story="""\
+The handshake went well, and then Teleport ended the connection without a byte. It does so when it
+cannot or will not say why: no database agent serves the service (any more), the bot or one of its
+roles is locked, a limit of connections is reached, or the certificate is pinned to another address.
+Only Teleport's own logs have the reason; the time in dbproxy's record helps to find it.""",
+        sees=Sees.MESSAGE_BEFORE_TLS,
+        looks=(
+            Look("tctl db ls", "whether an agent serves the service"),
+            Look("tctl get locks", "locks on the bot, its user or its roles"),
+            Look(_IDENTITY, "whether the certificate is pinned to an address"),
+        ),
+        related=(Code.CERTIFICATE_REJECTED, Code.ALPN_NOT_SUPPORTED),
+    ),
+    Code.UPSTREAM_PROTOCOL_ERROR: Page(
+        story="""\
+The TLS connection stands, but what came through it is not what was agreed on: no ping frames where
+the negotiated ALPN protocol has them, or another answer than PostgreSQL's to a request for TLS. The
+server is then hardly a Teleport Proxy, or something on the way rewrites the traffic.""",
+        sees=Sees.MESSAGE_BEFORE_TLS,
+        looks=(
+            Look(_SHOW_CERTIFICATE, "the line `ALPN protocol:`, and whose certificate it is"),
+            Look("curl -sS https://teleport.example.com/webapi/ping", "whether it is Teleport"),
+        ),
+        related=(Code.ALPN_NOT_SUPPORTED, Code.UPSTREAM_TLS_FAILED),
+    ),
+    Code.ALPN_NOT_SUPPORTED: Page(
+        story="""\
+Database connections share Teleport's web port and are told apart by ALPN, a field in the TLS
+handshake (Teleport calls that TLS routing). Three things stand in the way: the cluster has TLS
+routing switched off (`proxy_listener_mode: separate`), it is too old for this database, or a load
+balancer of layer 7, such as an AWS ALB or an nginx with `proxy_pass`, ends TLS itself.
+
+A balancer of layer 4 that passes TLS through is no hindrance. Where both exist, name the other
+address with `--proxy`.""",
+        sees=Sees.MESSAGE_BEFORE_TLS,
+        looks=(
+            Look(_SHOW_CERTIFICATE, "`ALPN protocol: teleport-postgres-ping`, or none"),
+            Look(
+                "curl -sS https://teleport.example.com/webapi/ping",
+                "`tls_routing_enabled` under `proxy`, and `server_version`",
+            ),
+        ),
+        related=(Code.UPSTREAM_TLS_FAILED, Code.UPSTREAM_CLOSED_EARLY),
+    ),
+    Code.CERTIFICATE_REJECTED: Page(
+        story="""\
+Teleport answered our certificate with a TLS alert, which the message names. `unknown_ca`: the
+certificate comes from another cluster, or from an authority that has been rotated out since.
+`certificate_expired`: Teleport's clock says so; compare the clocks. `bad_certificate` and
+`access_denied`: Teleport does not take it for this purpose. dbproxy has looked for a newer
+certificate just before, so a restart changes nothing.""",
+        sees=Sees.MESSAGE_BEFORE_TLS,
+        looks=(
+            Look(_IDENTITY, "the cluster that issued the certificate, and its validity"),
+            Look("tctl status", "fingerprints and the state of a rotation (as an administrator)"),
+            Look("systemctl restart tbot", "(makes tbot fetch a new certificate now)"),
+        ),
+        related=(
+            Code.CERTIFICATE_EXPIRED,
+            Code.CERTIFICATE_NOT_YET_VALID,
+            Code.UPSTREAM_CLOSED_EARLY,
+        ),
+    ),
+}
