@@ -14,6 +14,7 @@ from typing import ClassVar
 from dbproxy.errors import Code
 
 __all__ = [
+    "AuthoritiesPassedOver",
     "ChangeNoticesUnavailable",
     "ClockJumped",
     "ClosedBy",
@@ -34,6 +35,7 @@ __all__ = [
     "Listening",
     "Stopped",
     "Subscriber",
+    "TunnelFailed",
     "UpstreamConnected",
 ]
 
@@ -213,6 +215,35 @@ class ChangeNoticesUnavailable(Event):
     level: ClassVar[Level] = Level.WARNING
     reason: str
     interval: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthoritiesPassedOver(Event):
+    """tbot's configuration names certificates to trust that cannot be used; tbot may not need them.
+
+    They are for joining, so the file may be gone by now, or out of our reach.
+    """
+
+    name: ClassVar[str] = "authorities-passed-over"
+    level: ClassVar[Level] = Level.WARNING
+    code: Code
+    reason: str
+    next_step: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TunnelFailed(Event):
+    """A tunnel could not be opened; the next attempt is in `retry_in` seconds."""
+
+    name: ClassVar[str] = "tunnel-failed"
+    level: ClassVar[Level] = Level.WARNING
+    service: str
+    listen: str
+    attempt: int
+    retry_in: float
+    code: Code
+    reason: str
+    next_step: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import trio
+from cryptography.x509 import Certificate
 
 from dbproxy.downstream import (
     Admission,
@@ -23,8 +24,9 @@ from dbproxy.downstream import (
     listen_address,
     open_listener,
 )
-from dbproxy.errors import UsageError
+from dbproxy.errors import ConfigError, UsageError
 from dbproxy.events import (
+    AuthoritiesPassedOver,
     DrainingStarted,
     EventStream,
     InsecureChoice,
@@ -47,7 +49,7 @@ from dbproxy.protocols import ConnectionFacts, DatabaseProtocol, protocol_named
 from dbproxy.settings import Mode, Settings
 from dbproxy.upstream import ProxyAddress, UpstreamDialer, UpstreamTrust
 
-__all__ = ["DatabaseProxy", "Started", "open_database_proxy"]
+__all__ = ["DatabaseProxy", "Prepared", "Started", "open_database_proxy", "proxy_address"]
 
 _UNIX_SOCKET_PREFIX: Final = ".s.PGSQL."
 """libpq finds a Unix socket by directory and port (PostgreSQL documentation, 32.1.2, `host`)."""
@@ -188,15 +190,7 @@ class DatabaseProxy:
 
     def _dialer(self, config: TbotConfig | None) -> UpstreamDialer:
         settings = self._settings
-        text = settings.proxy
-        if text is None and config is not None:
-            text = config.proxy_server or config.auth_server
-        if text is None:
-            raise UsageError(
-                "the address of the Teleport Proxy is not known",
-                next_step="Give it with --proxy=HOST:PORT, or with --config a tbot configuration"
-                " that has proxy_server or auth_server.",
-            )
+        address = proxy_address(settings, config)
         insecure = settings.insecure or (config is not None and config.insecure)
         if insecure:
             self._events.publish(
@@ -206,13 +200,28 @@ class DatabaseProxy:
                     " the network path can pose as the database and read everything",
                 )
             )
-        roots = read_certificates(settings.proxy_ca) if settings.proxy_ca is not None else ()
         return UpstreamDialer(
-            ProxyAddress.parse(text),
-            UpstreamTrust(roots, insecure=insecure),
+            address,
+            UpstreamTrust(self._roots(config), insecure=insecure),
             connect_timeout=settings.connect_timeout,
             handshake_timeout=settings.handshake_timeout,
         )
+
+    def _roots(self, config: TbotConfig | None) -> tuple[Certificate, ...]:
+        """The authorities to trust besides the system's: those named for us, or else for tbot."""
+        if self._settings.proxy_ca is not None:
+            return read_certificates(self._settings.proxy_ca)
+        if config is None or config.ca_path is None:
+            return ()
+        try:
+            return read_certificates(config.ca_path)
+        except ConfigError as error:
+            what = f"onboarding.ca_path in {config.path}: {error.message}"
+            next_step = "If the Teleport Proxy is not trusted, name its authority with --proxy-ca."
+            self._events.publish(
+                AuthoritiesPassedOver(code=error.code, reason=what, next_step=next_step)
+            )
+            return ()
 
     def _server_certificate(self) -> ServerCertificate | None:
         settings = self._settings
@@ -328,6 +337,24 @@ class DatabaseProxy:
             key_file=facts.key_file,
             connect_command=protocol.connect_command(facts),
         )
+
+
+def proxy_address(settings: Settings, config: TbotConfig | None) -> ProxyAddress:
+    """The address of the Teleport Proxy, from the settings or else from tbot's configuration.
+
+    Raises:
+        UsageError: It is not known, or is no address.
+    """
+    text = settings.proxy
+    if text is None and config is not None:
+        text = config.proxy_server or config.auth_server
+    if text is None:
+        raise UsageError(
+            "the address of the Teleport Proxy is not known",
+            next_step="Give it with --proxy=HOST:PORT, or with --config a tbot configuration"
+            " that has proxy_server or auth_server.",
+        )
+    return ProxyAddress.parse(text)
 
 
 def _client_host_and_port(name: object) -> tuple[str, int]:
