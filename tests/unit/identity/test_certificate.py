@@ -1,5 +1,6 @@
 """Teleport's subject attributes, as Go writes them and as they should never be."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,54 @@ def test_the_holder_is_described(cluster: Cluster) -> None:
     assert subject.pinned_ip == "192.0.2.1"
     assert subject.bot_name == "app"
     assert subject.bot_instance_id == "5dd4ff8f-16b4-4c7f-a0b8-ac0c8f1c6a3f"
+
+
+def test_what_only_people_want_to_know_is_read(cluster: Cluster) -> None:
+    subject = parse(
+        cluster,
+        (
+            ("2.5.4.17", '{"db_users":["alice","bob"],"logins":null,"odd":[1,"x"]}'),
+            ("1.3.9999.1.8", "4e6bd8a5-0d1f-4b07-b3fb-0ac1a5f6c3a0"),
+            ("1.3.9999.1.9", "198.51.100.7"),
+            ("1.3.9999.1.13", "true"),
+            ("1.3.9999.1.14", "42"),
+            ("1.3.9999.1.15", "none"),
+            ("1.3.9999.2.8", "request-1"),
+            ("1.3.9999.2.8", "request-2"),
+            ("1.3.9999.2.10", '["/teleport.example.com/db/example-server"]'),
+            ("1.3.9999.2.11", "Bot"),
+            ("1.3.9999.2.12", "2026-01-02T04:04:05.123456789+01:00"),
+            ("1.3.9999.3.1", "device"),
+            ("1.3.9999.3.2", "C02ABC"),
+        ),
+    )
+    assert subject.traits == (("db_users", ("alice", "bob")), ("logins", ()), ("odd", ("x",)))
+    assert subject.mfa_device == "4e6bd8a5-0d1f-4b07-b3fb-0ac1a5f6c3a0"
+    assert subject.login_ip == "198.51.100.7"
+    assert subject.renewable
+    assert subject.generation == 42
+    assert subject.key_policy == "none"
+    assert subject.access_requests == ("request-1", "request-2")
+    assert subject.allowed_resources == '["/teleport.example.com/db/example-server"]'
+    assert subject.system_roles == ("Bot",)
+    assert subject.previous_expiry == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    assert subject.device_id == "device"
+    assert subject.device_asset_tag == "C02ABC"
+
+
+@pytest.mark.parametrize("text", ["soon", "2026-13-01T00:00:00Z", "0001-01-01T00:00:00+23:00", "2"])
+def test_a_time_that_is_none_is_left_out(cluster: Cluster, text: str) -> None:
+    assert parse(cluster, (("1.3.9999.2.12", text),)).previous_expiry is None
+
+
+@pytest.mark.parametrize("text", ["many", "-1", "²", "9" * 21, "1_0"])
+def test_a_generation_that_is_no_number_is_left_out(cluster: Cluster, text: str) -> None:
+    assert parse(cluster, (("1.3.9999.1.14", text),)).generation is None
+
+
+@pytest.mark.parametrize("text", ["12345 Berlin", "[1]", "7", "null", "[" * 10_000, '{"a":' * 9000])
+def test_a_postal_code_that_holds_no_traits_is_left_out(cluster: Cluster, text: str) -> None:
+    assert parse(cluster, (("2.5.4.17", text),)).traits == ()
 
 
 def test_optional_attributes_are_absent_by_default(cluster: Cluster) -> None:
@@ -172,7 +221,6 @@ def test_a_subject_that_is_not_text_is_refused_with_the_file(
     assert "/opt/machine-id/tlscert" in str(caught.value)
 
 
-@pytest.mark.filterwarnings("ignore:Attribute's length must be")
 def test_a_user_name_longer_than_the_standard_allows_is_read(cluster: Cluster) -> None:
     """Go's encoder does not enforce the 64 characters of RFC 5280, appendix A.1."""
     short = make_certificate(cluster.user, KEY, (("2.5.4.17", "u" * 100),))

@@ -1,6 +1,7 @@
 """PEM files in every state that a writer can leave them in."""
 
 import re
+from base64 import encodebytes
 from pathlib import Path
 
 import pytest
@@ -144,7 +145,7 @@ def test_markers_around_nonsense_are_refused(parts: list[bytes]) -> None:
 
 @given(position=st.integers(0, len(AUTHORITY.pem) - 1), byte=st.integers(0, 255))
 @settings(deadline=None)
-@pytest.mark.filterwarnings("ignore:Attribute's length must be", "ignore:Parsed a serial number")
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")
 def test_a_changed_byte_is_refused_or_read_without_a_crash(position: int, byte: int) -> None:
     data = bytearray(AUTHORITY.pem)
     data[position] = byte
@@ -166,11 +167,27 @@ def test_a_file_that_ends_too_early_is_called_truncated() -> None:
 
 
 def test_a_file_without_a_certificate_says_so() -> None:
-    assert str(refuse_certificates(KEY_PEM)) == f"{SOURCE} holds no certificate"
+    assert str(refuse_certificates(KEY_PEM)) == f"{SOURCE} holds no certificate, only PRIVATE KEY"
 
 
 def test_a_file_without_a_key_says_so() -> None:
-    assert str(refuse_key(AUTHORITY.pem)) == f"{SOURCE} holds no private key"
+    assert str(refuse_key(AUTHORITY.pem)) == f"{SOURCE} holds no private key, only CERTIFICATE"
+
+
+def test_a_binary_file_is_called_so() -> None:
+    der = AUTHORITY.certificate.public_bytes(Encoding.DER)
+    assert str(refuse_certificates(der)).startswith(f"{SOURCE} holds no certificate in PEM: it is")
+    assert str(refuse_key(der)).startswith(f"{SOURCE} holds no private key in PEM: it is DER")
+
+
+def test_what_follows_an_end_without_a_beginning_is_left_from_an_older_file() -> None:
+    data = AUTHORITY.pem + OTHER.pem[300:] + OTHER.pem
+    assert load_certificates(data, SOURCE) == (AUTHORITY.certificate,)
+
+
+@pytest.mark.parametrize("end", [b"$", b"$-", b"$-----BEGIN", b"$-----BEGIN CERTIFICATE-----\nMII"])
+def test_a_list_cut_at_a_dollar_sign_is_refused(end: bytes) -> None:
+    assert str(refuse_certificates(AUTHORITY.pem + end)) == f"{SOURCE} is truncated"
 
 
 def test_a_certificate_whose_name_is_no_text_is_refused() -> None:
@@ -229,6 +246,24 @@ def test_keys_that_teleport_does_not_use_are_refused() -> None:
         Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
     )
     assert "not RSA, ECDSA or Ed25519" in str(refuse_key(exchange_key))
+
+
+@pytest.mark.parametrize("name", ["d", "p", "q", "dmp1", "dmq1", "iqmp"])
+def test_rsa_numbers_that_do_not_belong_together_are_refused(
+    name: str, rsa_key: RSAPrivateKey
+) -> None:
+    """The library's own check is left out, as it takes most of a reload's time."""
+    der = rsa_key.private_bytes(Encoding.DER, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    number: int = getattr(rsa_key.private_numbers(), name)
+    size = (number.bit_length() + 7) // 8
+    old, new = (value.to_bytes(size, "big") for value in (number, number ^ 2))
+    assert der.count(old) == 1
+    data = armoured(der.replace(old, new), b"RSA PRIVATE KEY")
+    assert str(refuse_key(data)) == f"{SOURCE} holds a damaged private key"
+
+
+def armoured(der: bytes, label: bytes) -> bytes:
+    return b"-----BEGIN %s-----\n%s-----END %s-----\n" % (label, encodebytes(der), label)
 
 
 @given(
