@@ -506,7 +506,7 @@ async def test_an_upstream_that_accepts_and_stays_silent_runs_into_the_timeout(
 async def test_an_identity_that_expires_while_running_is_named(
     lab: Lab, destination: Destination, psql: Psql
 ) -> None:
-    await destination.renew(certificate_ttl="2s")
+    await destination.renew(certificate_ttl="3s")
     async with AsyncExitStack() as stack:
         proxies = [
             await stack.enter_async_context(running_proxy(mode, lab, destination.directory))

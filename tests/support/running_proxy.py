@@ -136,10 +136,11 @@ class Destination:
         self._next_key: Callable[[], PrivateKey] = cycle(self.keys).__next__
         self.lab.tokens.get(guide.BOT) or self.lab.add_bot(guide.BOT, roles=[guide.ROLE_NAME])
 
-    async def renew(self, **changes: str) -> Tbot:
+    async def renew(self, *, gap: float = 0.0, **changes: str) -> Tbot:
         """Write everything anew: in place, with another key.
 
         Args:
+            gap: Seconds from file to file.
             changes: What is to be otherwise in the guide's tbot.yaml: `service`, `db_user`,
                 `certificate_ttl`, …
         """
@@ -149,7 +150,7 @@ class Destination:
             destination=self.directory,
             **changes,
         )
-        tbot = self.lab.tbot(config, generate_key=self._next_key)
+        tbot = self.lab.tbot(config, gap=gap, generate_key=self._next_key)
         await tbot.renew()
         return tbot
 
