@@ -1,18 +1,13 @@
-"""A cluster, a destination and a store for all tests of the downstream."""
+"""A store and a bench for all tests of the downstream, which leave no descriptor open."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from identities import Cluster, make_cluster, write_destination
+from connection_bench import MakeBench, bench_maker
 from loopback import no_descriptor_left
 
 from dbproxy.identity import DestinationSource, IdentityStore
-
-
-@pytest.fixture(scope="session")
-def cluster() -> Cluster:
-    return make_cluster()
 
 
 @pytest.fixture(autouse=True)
@@ -22,16 +17,14 @@ def _no_descriptor_left() -> Iterator[None]:
 
 
 @pytest.fixture
-def destination(tmp_path: Path, cluster: Cluster) -> Path:
-    """A destination with a good identity for `example-server` in it."""
-    directory = tmp_path / "machine-id"
-    write_destination(directory, cluster)
-    return directory
-
-
-@pytest.fixture
 async def store(destination: Path) -> IdentityStore:
     """The identity in the destination, loaded."""
     store = IdentityStore(DestinationSource(destination))
     await store.load()
     return store
+
+
+@pytest.fixture
+def make_bench(store: IdentityStore) -> MakeBench:
+    """Makes a handler whose dialer gives the upstreams named."""
+    return bench_maker(store)

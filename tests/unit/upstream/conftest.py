@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from identities import Authority, Cluster, make_authority, make_cluster, write_destination
+from identities import Authority, Cluster, make_authority, write_destination
 from loopback import no_descriptor_left
 
 from dbproxy.identity import Identity, read_destination
@@ -13,11 +13,6 @@ from dbproxy.identity import Identity, read_destination
 def web_authority() -> Authority:
     """Signs the certificates of Teleport Proxies; the identity does not know it."""
     return make_authority("web")
-
-
-@pytest.fixture(scope="session")
-def cluster() -> Cluster:
-    return make_cluster()
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,138 @@
+"""A connection handler with scripted upstreams, and what it publishes."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import trio
+import trio.testing
+from stream_ends import Duplex, receive_all, socket_pair
+
+from dbproxy.downstream import Admission, ConnectionHandler, RelayedAdmission
+from dbproxy.errors import Code, UpstreamError
+from dbproxy.events import (
+    ConnectionClosed,
+    ConnectionFailed,
+    ConnectionOpened,
+    ConnectionRecord,
+    Event,
+)
+from dbproxy.identity import Identity, IdentityStore
+from dbproxy.layers import TLSError
+from dbproxy.protocols import protocol_named
+from dbproxy.relay import LayeredStream
+from dbproxy.settings import Mode
+from dbproxy.upstream import ProxyAddress, UpstreamConnection, UpstreamDialer, UpstreamTrust
+
+POSTGRES = protocol_named("postgres")
+SSL_REQUEST = b"\0\0\0\x08\x04\xd2\x16\x2f"
+CANCEL_REQUEST = b"\0\0\0\x10\x04\xd2\x16\x2e\0\0\0\1\0\0\0\2"
+STARTUP = b"\0\0\0\x0e\0\3\0\0user\0\0"
+CLIENT_HELLO = b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x03"
+RESET = trio.BrokenResourceError("reset")
+REJECTED = TLSError("tlsv1 alert unknown ca", alert="unknown ca", during_handshake=False)
+DOWN = UpstreamError(Code.UPSTREAM_UNREACHABLE, "cannot connect")
+UNTRUSTED = UpstreamError(Code.UPSTREAM_UNTRUSTED, "not trusted")
+
+
+class FakeDialer(UpstreamDialer):
+    """Gives one upstream after another, or fails."""
+
+    def __init__(self, *upstreams: Duplex | Exception) -> None:
+        super().__init__(
+            ProxyAddress("teleport.example.com", 443),
+            UpstreamTrust(),
+            connect_timeout=10,
+            handshake_timeout=10,
+        )
+        self._upstreams = list(upstreams)
+        self.dials: list[bool] = []
+
+    async def dial(
+        self, alpn: Sequence[str], identity: Identity, *, authenticate: bool
+    ) -> UpstreamConnection:
+        await trio.lowlevel.checkpoint()
+        assert list(alpn) == list(POSTGRES.alpn)
+        self.dials.append(authenticate)
+        upstream = self._upstreams.pop(0)
+        if isinstance(upstream, Exception):
+            raise upstream
+        return UpstreamConnection(LayeredStream(upstream), alpn[0], "TLSv1.3", 0.5)
+
+
+@dataclass
+class Bench:
+    """A handler, what it published, and the way to connect to it."""
+
+    handler: ConnectionHandler
+    dialer: FakeDialer
+    events: list[Event] = field(default_factory=list)
+
+    @property
+    def record(self) -> ConnectionRecord:
+        """The only record, which comes last."""
+        assert isinstance(self.events[0], ConnectionOpened)
+        (closed,) = (event for event in self.events if isinstance(event, ConnectionClosed))
+        assert self.events[-1] is closed
+        assert closed.record.id == self.events[0].id
+        assert self.handler.open_connections == 0
+        return closed.record
+
+    @property
+    def bugs(self) -> list[Exception]:
+        """The bugs reported."""
+        return [event.error for event in self.events if isinstance(event, ConnectionFailed)]
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[trio.SocketStream]:
+        """A client's end; afterwards the handler must have ended and have closed its own."""
+        near, far = socket_pair()
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery, far:
+                nursery.start_soon(self.handler.handle, near)
+                yield far
+        assert near.socket.fileno() == -1
+
+    async def converse(self, sent: bytes = b"") -> bytes:
+        """Send, and read to the end."""
+        async with self.connection() as far:
+            if sent:
+                await far.send_all(sent)
+            return await receive_all(far)
+
+
+MakeBench = Callable[..., Bench]
+
+
+def bench_maker(store: IdentityStore) -> MakeBench:
+    """Makes handlers whose dialers give the upstreams named."""
+
+    def make(
+        *upstreams: Duplex | Exception,
+        mode: Mode = Mode.TUNNEL,
+        admission: Admission | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> Bench:
+        dialer = FakeDialer(*upstreams)
+        events: list[Event] = []
+        handler = ConnectionHandler(
+            mode=mode,
+            protocol=POSTGRES,
+            store=store,
+            dialer=dialer,
+            admission=admission or RelayedAdmission(POSTGRES, mode),
+            publish=events.append,
+            prologue_timeout=5,
+            handshake_timeout=3,
+            clock=clock,
+        )
+        return Bench(handler, dialer, events)
+
+    return make
+
+
+def fields(message: bytes) -> dict[str, str]:
+    """The fields of an ErrorResponse."""
+    assert message[:1] == b"E"
+    return {part[:1].decode(): part[1:].decode() for part in message[5:].split(b"\0") if part}
