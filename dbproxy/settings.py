@@ -38,6 +38,8 @@ class Scope(Enum):
 
     GLOBAL = "global"
     """Before the command and after it."""
+    SERVE = "serve"
+    """After `dbproxy db` and after `dbproxy start`."""
     DB = "db"
     """After `dbproxy db`."""
     ARGUMENT = "argument"
@@ -219,6 +221,7 @@ class Settings:
             "--unsafe-listen-anywhere",
             help="Allow --listen on an address that other hosts can reach.",
             kind=Kind.FLAG,
+            scope=Scope.SERVE,
         ),
     )
     tunnel: bool = field(
@@ -281,6 +284,7 @@ class Settings:
             "--format",
             help="How the start message on standard output looks.",
             kind=Kind.CHOICE,
+            scope=Scope.SERVE,
             choices=("text", "json"),
         ),
     )
@@ -290,6 +294,7 @@ class Settings:
             "--connect-timeout",
             help="How long a TCP connection to the Teleport Proxy may take.",
             kind=Kind.DURATION,
+            scope=Scope.SERVE,
             metavar="DURATION",
         ),
     )
@@ -299,6 +304,7 @@ class Settings:
             "--handshake-timeout",
             help="How long the TLS handshake with the Teleport Proxy may take.",
             kind=Kind.DURATION,
+            scope=Scope.SERVE,
             metavar="DURATION",
         ),
     )
@@ -308,6 +314,7 @@ class Settings:
             "--prologue-timeout",
             help="How long a client may take to connect, start TLS and send its first message.",
             kind=Kind.DURATION,
+            scope=Scope.SERVE,
             metavar="DURATION",
         ),
     )
@@ -317,6 +324,7 @@ class Settings:
             "--drain-timeout",
             help="How long open connections may go on after the signal to stop.",
             kind=Kind.DURATION,
+            scope=Scope.SERVE,
             metavar="DURATION",
         ),
     )

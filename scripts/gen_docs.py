@@ -41,7 +41,8 @@ Durations are seconds as a number, or carry units: `500ms`, `10s`, `1m30s`, `1h`
 SCOPES: Final = {
     Scope.GLOBAL: "Global options: before the command or after it",
     Scope.ARGUMENT: "The argument of `dbproxy db`",
-    Scope.DB: "Options of `dbproxy db`",
+    Scope.SERVE: "Options of `dbproxy db` and `dbproxy start`",
+    Scope.DB: "More options of `dbproxy db`",
 }
 
 

@@ -46,6 +46,7 @@ class Commands(LazyGroup):
 
     places: ClassVar[Mapping[str, str]] = {
         "db": "dbproxy.cli.db",
+        "start": "dbproxy.cli.start",
         "explain": "dbproxy.cli.explain",
         "lab": "dbproxy.cli.lab",
         "demo": "dbproxy.cli.demo",

@@ -11,7 +11,7 @@ from dbproxy._version import __version__
 from dbproxy.proxy import Started
 from dbproxy.settings import Mode, Settings
 
-__all__ = ["announce", "start_message"]
+__all__ = ["announce", "announce_tunnel", "start_message", "tunnel_message"]
 
 
 def announce(started: Started, settings: Settings) -> None:
@@ -22,14 +22,12 @@ def announce(started: Started, settings: Settings) -> None:
     Raises:
         click.ClickException: It cannot be written.
     """
-    try:
-        click.echo(start_message(started, settings))
-    except BrokenPipeError:
-        _discard_stdout()
-    except OSError as error:
-        raise click.ClickException(
-            f"cannot write the start message to standard output: {error.strerror}"
-        ) from error
+    _write(start_message(started, settings))
+
+
+def announce_tunnel(name: str, started: Started, settings: Settings) -> None:
+    """Write the line that says that a tunnel is open; otherwise as `announce`."""
+    _write(tunnel_message(name, started, settings))
 
 
 def start_message(started: Started, settings: Settings) -> str:
@@ -37,6 +35,13 @@ def start_message(started: Started, settings: Settings) -> str:
     if settings.format == "json":
         return json.dumps(_facts(started))
     return "\n".join(_sentences(started, settings))
+
+
+def tunnel_message(name: str, started: Started, settings: Settings) -> str:
+    """One line for one of many tunnels, in the format asked for, without its end."""
+    if settings.format == "json":
+        return json.dumps({"tunnel": name} | _facts(started))
+    return f"Started tunnel {name} on {started.address}"
 
 
 def _facts(started: Started) -> dict[str, str | None]:
@@ -69,6 +74,17 @@ def _sentences(started: Started, settings: Settings) -> Iterator[str]:
         yield f"  key_file={started.key_file}"
     yield "Connect with:"
     yield f"  {started.connect_command}"
+
+
+def _write(message: str) -> None:
+    try:
+        click.echo(message)
+    except BrokenPipeError:
+        _discard_stdout()
+    except OSError as error:
+        raise click.ClickException(
+            f"cannot write the start message to standard output: {error.strerror}"
+        ) from error
 
 
 def _discard_stdout() -> None:

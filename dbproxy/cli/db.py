@@ -5,7 +5,8 @@ from typing import Final
 import click
 
 from dbproxy.cli.invocation import invocation_of
-from dbproxy.cli.options import SettingOption, service_help, settings_from, settings_options
+from dbproxy.cli.options import settings_from, settings_options
+from dbproxy.cli.settings_command import SettingsCommand
 
 __all__ = ["db"]
 
@@ -29,31 +30,8 @@ SIGHUP           read the certificates again.
 """
 
 
-class DBCommand(click.Command):
-    """A command whose help lists its own options before the global ones."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the argument, the command's own options and the global ones."""
-        own: list[tuple[str, str]] = []
-        everywhere: list[tuple[str, str]] = []
-        for parameter in self.get_params(ctx):
-            if isinstance(parameter, click.Option) and (record := parameter.get_help_record(ctx)):
-                is_global = isinstance(parameter, SettingOption) and parameter.is_global
-                (everywhere if is_global else own).append(record)
-        for title, records in (
-            ("Argument", [("SERVICE", service_help())]),
-            ("Options", own),
-            ("Global options, before the command or after it", everywhere),
-        ):
-            with formatter.section(title):
-                formatter.write_dl(records)
-
-    def format_arguments(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Nothing: `format_options` writes the argument, in every release of click."""
-
-
 @click.command(
-    cls=DBCommand,
+    cls=SettingsCommand,
     help=HELP,
     params=settings_options(),
     short_help="Open a local port for a database service.",

@@ -80,14 +80,25 @@ def global_options() -> list[click.Parameter]:
     return [EarlyOption(*declared) for declared in options(Scope.GLOBAL)]
 
 
-def settings_options() -> list[click.Parameter]:
-    """Parameters for the whole of `Settings`: the argument, a command's own and global options."""
-    argument = [_argument(name, option) for name, option, _ in options(Scope.ARGUMENT)]
-    return [*argument, *(SettingOption(*it) for it in options(Scope.DB, Scope.GLOBAL))]
+def settings_options(*scopes: Scope) -> list[click.Parameter]:
+    """Parameters for the fields of `Settings` in these scopes, or for all of them.
+
+    The argument comes first, then the options in the order of their declaration.
+    """
+    wanted = frozenset(scopes or Scope)
+    arguments = options(*(wanted & {Scope.ARGUMENT}))
+    return [
+        *(_argument(name, option) for name, option, _ in arguments),
+        *(SettingOption(*declared) for declared in options(*(wanted - {Scope.ARGUMENT}))),
+    ]
 
 
-def settings_from(context: click.Context) -> Settings:
+def settings_from(context: click.Context, *, needs_config: bool = False) -> Settings:
     """Everything that flags, environment and defaults say.
+
+    Args:
+        context: Of the command.
+        needs_config: Whether tbot's configuration is needed in any case.
 
     Raises:
         UsageError: The settings contradict each other.
@@ -95,7 +106,7 @@ def settings_from(context: click.Context) -> Settings:
     flags = invocation_of(context).flags | flags_of(context)
     values = _without_superseded(_given(context, ParameterSource.ENVIRONMENT), flags) | flags
     settings: dict[str, Any] = dict(values)
-    return _with_default_config(Settings(**settings))
+    return _with_default_config(Settings(**settings), needs_config=needs_config)
 
 
 def flags_of(context: click.Context) -> dict[str, Value]:
@@ -142,9 +153,10 @@ def _without_superseded(
     return {name: value for name, value in environment.items() if name not in gone}
 
 
-def _with_default_config(settings: Settings) -> Settings:
+def _with_default_config(settings: Settings, *, needs_config: bool) -> Settings:
     """Fall back to the system's tbot configuration where something is left to look up."""
-    complete = settings.destination_dir is not None and settings.proxy is not None
+    known = settings.destination_dir is not None and settings.proxy is not None
+    complete = known and not needs_config
     if settings.config is not None or complete or not DEFAULT_CONFIG.exists():
         return settings
     return replace(settings, config=DEFAULT_CONFIG)

@@ -5,25 +5,33 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import trio
 
-from dbproxy.cli.announce import announce
+from dbproxy.cli.announce import announce, announce_tunnel
 from dbproxy.events import Subscriber
+from dbproxy.fleet import Fleet
 from dbproxy.ops import EventLog, dropped_notice, log_writer, make_logger
-from dbproxy.proxy import DatabaseProxy, Started
+from dbproxy.proxy import DatabaseProxy
 from dbproxy.settings import Settings
 
-__all__ = ["run_with_signals", "serve"]
+__all__ = ["run_with_signals", "serve", "serve_tunnels"]
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Proxy(Protocol):
-    """What is needed of `DatabaseProxy` here."""
+S_co = TypeVar("S_co", covariant=True)
+S = TypeVar("S")
 
-    async def run(self, *, task_status: trio.TaskStatus[Started] = ...) -> None: ...
+EventLogs = Callable[..., Subscriber]
+"""Makes a subscriber that logs, with the keywords in each line."""
+
+
+class Runnable(Protocol[S_co]):
+    """What is needed of `DatabaseProxy` or `Fleet` here; `S_co` is what it reports when started."""
+
+    async def run(self, *, task_status: trio.TaskStatus[S_co] = ...) -> None: ...
     def stop(self) -> None: ...
     def stop_now(self) -> None: ...
     async def reload(self) -> None: ...
@@ -36,32 +44,48 @@ def serve(settings: Settings) -> None:
         DBProxyError: It could not be started; possibly in an exception group.
         click.ClickException: The start message could not be written; likewise.
     """
-    with event_log(settings) as subscriber:
-        proxy = DatabaseProxy(settings, subscriber)
+    with event_logs(settings) as log:
+        proxy = DatabaseProxy(settings, log())
         trio.run(run_with_signals, proxy, lambda started: announce(started, settings))
 
 
+def serve_tunnels(settings: Settings) -> None:
+    """Run every tunnel of the tbot configuration in `settings` until a signal ends them.
+
+    Raises:
+        DBProxyError: They could not be started; possibly in an exception group.
+        click.ClickException: A start message could not be written; likewise.
+    """
+    with event_logs(settings) as log:
+        fleet = Fleet(
+            settings,
+            tell=lambda tunnel, started: announce_tunnel(tunnel.name, started, settings),
+            subscriber_for=lambda tunnel: log(tunnel=tunnel.name),
+        )
+        trio.run(run_with_signals, fleet, lambda _started: None)
+
+
 @contextmanager
-def event_log(settings: Settings) -> Iterator[Subscriber]:
-    """A subscriber that logs to standard error; all is written when the block ends."""
+def event_logs(settings: Settings) -> Iterator[EventLogs]:
+    """Makes subscribers that log to standard error; all is written when the block ends."""
     if sys.stderr is None:  # closed by whoever started us: descriptor 2 may be a socket by now
-        yield lambda _event: None
+        yield lambda **_context: lambda _event: None
         return
     colors = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     notice = dropped_notice(settings.log_format, colors=colors)
     with log_writer(sys.stderr.fileno(), notice) as writer:
         logger = make_logger(settings.log_format, writer.write, colors=colors)
-        yield EventLog(logger, debug=settings.debug)
+        yield lambda **context: EventLog(logger.bind(**context), debug=settings.debug)
 
 
-async def run_with_signals(proxy: Proxy, tell: Callable[[Started], None]) -> None:
+async def run_with_signals(proxy: Runnable[S], tell: Callable[[S], None]) -> None:
     """Run `proxy` and do what signals ask for.
 
     SIGINT and SIGTERM stop it, a second one at once; SIGHUP makes it read the identity again.
 
     Args:
         proxy: Not running yet.
-        tell: Called once with the facts, when the listener is open.
+        tell: Called once with what it reports when it has started.
     """
     with trio.open_signal_receiver(*SIGNALS) as signals:
         async with trio.open_nursery() as nursery:
@@ -71,7 +95,7 @@ async def run_with_signals(proxy: Proxy, tell: Callable[[Started], None]) -> Non
             nursery.cancel_scope.cancel()
 
 
-async def _run(proxy: Proxy, startup: trio.CancelScope, tell: Callable[[Started], None]) -> None:
+async def _run(proxy: Runnable[S], startup: trio.CancelScope, tell: Callable[[S], None]) -> None:
     async with trio.open_nursery() as nursery:
         with startup:
             started = await nursery.start(proxy.run)
@@ -79,7 +103,10 @@ async def _run(proxy: Proxy, startup: trio.CancelScope, tell: Callable[[Started]
 
 
 async def _obey(
-    signals: AsyncIterator[int], proxy: Proxy, startup: trio.CancelScope, nursery: trio.Nursery
+    signals: AsyncIterator[int],
+    proxy: Runnable[object],
+    startup: trio.CancelScope,
+    nursery: trio.Nursery,
 ) -> None:
     stopping = False
     async for number in signals:

@@ -103,7 +103,7 @@ def _search(
     wanted = _describe_wanted(service)
     if found:
         raise _not_found(config, f"more than one {wanted}", fitting)
-    if fitting:
+    if any(entry.tunnel is None for entry in fitting):
         raise _not_found(config, f"no {wanted} goes to a directory", fitting)
     raise _not_found(config, f"no {wanted}", candidates)
 

@@ -138,6 +138,14 @@ def test_an_output_that_is_no_directory_says_so() -> None:
     )
 
 
+def test_a_tunnel_is_no_output_though_it_is_listed() -> None:
+    tunnel = config("{type: database-tunnel, service: one, listen: 'tcp://127.0.0.1:1'}")
+    assert refuse(tunnel, "one") == (
+        "tbot.yaml: no database output for the service 'one'; it has"
+        " line 3: database-tunnel for the service 'one', no directory"
+    )
+
+
 def test_an_output_in_memory_beside_one_in_a_directory_is_passed_over() -> None:
     both = config(
         "{type: database, service: one, destination: {type: memory}}", output("one", "/one")

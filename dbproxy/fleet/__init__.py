@@ -1,0 +1,7 @@
+"""Every tunnel of a tbot configuration in one process."""
+
+from dbproxy.fleet.backoff import Backoff
+from dbproxy.fleet.fleet import Fleet
+from dbproxy.fleet.tunnels import Tunnel, tunnels_of
+
+__all__ = ["Backoff", "Fleet", "Tunnel", "tunnels_of"]

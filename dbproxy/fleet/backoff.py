@@ -1,0 +1,42 @@
+"""How long to wait before trying again."""
+
+from collections.abc import Callable
+from random import SystemRandom
+from typing import Final
+
+__all__ = ["FIRST_PAUSE", "LONGEST_PAUSE", "Backoff"]
+
+FIRST_PAUSE: Final = 1.0
+LONGEST_PAUSE: Final = 10.0
+"""Seconds; both as in tbot when a tunnel cannot be opened (lib/tbot/internal/tunnel_retry.go)."""
+
+_draw: Final = SystemRandom().random
+
+
+class Backoff:
+    """Pauses that double from `first` to `longest` seconds, each cut by up to a half at random.
+
+    The cut keeps many tunnels that failed for one reason from all trying again at one moment.
+
+    Args:
+        first: The first pause, before its cut.
+        longest: What no pause exceeds.
+        draw: Draws from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        first: float = FIRST_PAUSE,
+        longest: float = LONGEST_PAUSE,
+        *,
+        draw: Callable[[], float] = _draw,
+    ) -> None:
+        self._pause = first
+        self._longest = longest
+        self._draw = draw
+
+    def next(self) -> float:
+        """The seconds to wait now."""
+        pause = min(self._pause, self._longest)
+        self._pause = min(pause * 2, self._longest)
+        return pause * (1 + self._draw()) / 2
