@@ -17,7 +17,9 @@ class UnusableFileError(Exception):
     """The path leads to no regular file of a reasonable size; the text goes on after its name."""
 
 
-def read_regular_file(path: Path, limit: int = MAXIMUM_SIZE) -> bytes:
+def read_regular_file(
+    path: Path, limit: int = MAXIMUM_SIZE, *, directory: int | None = None
+) -> bytes:
     """Read the whole of a regular file; symbolic links are followed.
 
     Never waits for a writer: a FIFO is opened without blocking and then refused.
@@ -25,23 +27,28 @@ def read_regular_file(path: Path, limit: int = MAXIMUM_SIZE) -> bytes:
     Args:
         path: The file.
         limit: The most bytes that it may have.
+        directory: A descriptor of the directory that a relative `path` starts from, instead of the
+            current one.
 
     Raises:
         OSError: The file could not be opened or read.
         UnusableFileError: It is not a regular file, or has more than `limit` bytes.
     """
-    descriptor = _open(path)
+    descriptor = _open(path, directory)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             raise UnusableFileError("is not a regular file")
+        if status.st_size > limit:
+            raise UnusableFileError(f"has more than {limit} bytes")
         return _read_all(descriptor, limit)
     finally:
         os.close(descriptor)
 
 
-def _open(path: Path) -> int:
+def _open(path: Path, directory: int | None) -> int:
     try:
-        return os.open(path, _FLAGS)
+        return os.open(path, _FLAGS, dir_fd=directory)
     except ValueError as error:  # a NUL or a lone surrogate in the path
         raise UnusableFileError("is not a valid path") from error
 

@@ -7,11 +7,24 @@ names: the templates of version 1 and the formats of version 2 (lib/client/ident
 directory that somebody copied, or a mounted secret, may hold any part of these.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum, unique
+from typing import Final
 
-__all__ = ["DEFAULT_NAMES", "FileNames", "Format", "Layout", "layouts"]
+__all__ = [
+    "AUTHORITY_LIST",
+    "DEFAULT_NAMES",
+    "Choice",
+    "FileNames",
+    "Format",
+    "Layout",
+    "choose_layout",
+    "layouts",
+]
+
+AUTHORITY_LIST: Final = "tlscacerts"
+"""All authorities of the cluster in one file, in the destinations of Teleport 9.0."""
 
 
 @unique
@@ -46,7 +59,7 @@ class FileNames:
     database_ca: str = "teleport-database-ca.crt"
 
 
-DEFAULT_NAMES = FileNames()
+DEFAULT_NAMES: Final = FileNames()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +73,7 @@ class Layout:
         host_cas: Where the Host CA's certificates can be, the best first. One of them is needed.
         user_ca: The User CA's certificates, where there are any.
         database_ca: The Database CA's certificates, where there are any.
+        combined: Whether the certificate's file is a combined identity file.
     """
 
     title: str
@@ -68,12 +82,68 @@ class Layout:
     host_cas: tuple[str, ...]
     user_ca: str
     database_ca: str
+    combined: bool = False
+
+    @property
+    def leading(self) -> tuple[str, ...]:
+        """The files without which this layout is not there: the certificate and its key."""
+        return tuple(dict.fromkeys((self.certificate, self.key)))
+
+    def host_ca(self, has: Callable[[str], bool]) -> str:
+        """The file with the Host CA's certificates; the best when none is there."""
+        return next(filter(has, self.host_cas), self.host_cas[0])
 
     @property
     def names(self) -> tuple[str, ...]:
         """Every file, each once, the certificate first."""
         every = (self.certificate, self.key, *self.host_cas, self.user_ca, self.database_ca)
         return tuple(dict.fromkeys(every))
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A layout chosen, and why.
+
+    Attributes:
+        layout: The layout.
+        reason: Why this one: a clause without a full stop.
+        found: Whether any of its leading files is there.
+    """
+
+    layout: Layout
+    reason: str
+    found: bool = True
+
+
+def choose_layout(candidates: Sequence[Layout], has: Callable[[str], bool]) -> Choice:
+    """The first layout whose certificate and key are there, else the first with one of them.
+
+    Args:
+        candidates: The layouts, the one to prefer first.
+        has: Whether a file of this name is there.
+    """
+    lacking: list[str] = []
+    for layout in candidates:
+        missing = [name for name in layout.leading if not has(name)]
+        if not missing:
+            return Choice(layout, _why(layout, lacking))
+        lacking.append(missing[0])
+    for layout in candidates:
+        present = [name for name in layout.leading if has(name)]
+        if present:
+            missing = [name for name in layout.leading if name not in present]
+            return Choice(layout, f"there is {_listed(present)}, but no {_listed(missing)}")
+    return Choice(candidates[0], "none of the files that tbot writes is there", found=False)
+
+
+def _why(layout: Layout, lacking: Sequence[str]) -> str:
+    if not lacking:
+        return f"{_listed(layout.leading)} are there, which tbot writes for every database output"
+    return f"there is no {' and no '.join(lacking)}, but {_listed(layout.leading)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(names)
 
 
 def layouts(formats: Sequence[Format] = (), names: FileNames = DEFAULT_NAMES) -> tuple[Layout, ...]:
@@ -98,7 +168,7 @@ def _default_files(names: FileNames) -> Layout:
         title="default files",
         certificate="tlscert",
         key="key",
-        host_cas=(names.host_ca, "tlscacerts"),
+        host_cas=(names.host_ca, AUTHORITY_LIST),
         user_ca=names.user_ca,
         database_ca=names.database_ca,
     )
@@ -112,6 +182,7 @@ def _identity_file(names: FileNames) -> Layout:
         host_cas=(names.identity,),
         user_ca=names.user_ca,
         database_ca=names.database_ca,
+        combined=True,
     )
 
 

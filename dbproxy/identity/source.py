@@ -1,7 +1,7 @@
 """Where an identity comes from: a destination, or files that the operator names one by one."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum, unique
 from pathlib import Path
@@ -9,10 +9,19 @@ from typing import Protocol
 
 from dbproxy.identity.destination import read_destination
 from dbproxy.identity.identity import Identity
-from dbproxy.identity.layout import DEFAULT_NAMES, FileNames, Format, layouts
+from dbproxy.identity.layout import DEFAULT_NAMES, FileNames, Format, choose_layout, layouts
+from dbproxy.identity.named_files import read_identity_file, read_named_files
 from dbproxy.identity.stamp import Stamp, stamp_files
 
-__all__ = ["DestinationSource", "Explanation", "IdentitySource", "Role", "UsedFile"]
+__all__ = [
+    "DestinationSource",
+    "Explanation",
+    "IdentityFileSource",
+    "IdentitySource",
+    "NamedFilesSource",
+    "Role",
+    "UsedFile",
+]
 
 
 @unique
@@ -74,8 +83,8 @@ class IdentitySource(Protocol):
             IdentityError: The text names the file. `IDENTITY_MISSING`: it does not exist;
                 `IDENTITY_UNREADABLE`: the system does not let us read it; `IDENTITY_MALFORMED`: it
                 is empty, truncated, damaged or no regular file; `KEY_MISMATCH`: key and certificate
-                are from different renewals; `CERTIFICATE_WITHOUT_ROUTE`: the certificate is not for
-                a database.
+                are from different renewals; `IDENTITY_MIXED`: other files are;
+                `CERTIFICATE_WITHOUT_ROUTE`: the certificate is not for a database.
         """
 
     def stamp(self) -> Stamp:
@@ -86,7 +95,7 @@ class IdentitySource(Protocol):
 
 
 class DestinationSource:
-    """A directory that tbot writes to.
+    """A directory that tbot writes to; which of its files to use is decided at each read.
 
     Args:
         directory: The destination.
@@ -102,9 +111,11 @@ class DestinationSource:
         names: FileNames = DEFAULT_NAMES,
     ) -> None:
         self._directory = directory
+        self._formats = tuple(formats)
+        self._names = names
         self._layouts = layouts(formats, names)
         every = (name for layout in self._layouts for name in layout.names)
-        self._paths = tuple(os.fspath(directory / name) for name in dict.fromkeys(every))
+        self._paths = _texts(directory / name for name in every)
 
     @property
     def directory(self) -> Path:
@@ -112,26 +123,105 @@ class DestinationSource:
         return self._directory
 
     def read(self) -> Identity:
-        return read_destination(self._directory)
+        return read_destination(self._directory, formats=self._formats, names=self._names)
 
     def stamp(self) -> Stamp:
         return stamp_files(self._paths)
 
     def explain(self) -> Explanation:
-        layout = self._layouts[0]
-        named = (
-            (Role.CERTIFICATE, layout.certificate),
-            (Role.KEY, layout.key),
-            (Role.HOST_CA, layout.host_cas[0]),
-            (Role.USER_CA, layout.user_ca),
-            (Role.DATABASE_CA, layout.database_ca),
-        )
-        return Explanation(
-            layout.title,
-            "every database output of tbot has them",
-            tuple(self._used(role, name) for role, name in named),
-        )
+        choice = choose_layout(self._layouts, self._has)
+        layout = choice.layout
+        files = [
+            self._used(Role.CERTIFICATE, layout.certificate),
+            self._used(Role.KEY, layout.key),
+            self._used(Role.HOST_CA, layout.host_ca(self._has)),
+            *(self._used(Role.USER_CA, name) for name in (layout.user_ca,) if self._has(name)),
+            *(
+                self._used(Role.DATABASE_CA, name)
+                for name in (layout.database_ca,)
+                if self._has(name)
+            ),
+        ]
+        return Explanation(layout.title, choice.reason, tuple(files))
+
+    def _has(self, name: str) -> bool:
+        return _exists(self._directory / name)
 
     def _used(self, role: Role, name: str) -> UsedFile:
-        path = self._directory / name
-        return UsedFile(role, path, os.path.lexists(path))
+        return UsedFile(role, self._directory / name, self._has(name))
+
+
+class IdentityFileSource:
+    """A combined identity file that the operator named.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @property
+    def directory(self) -> Path:
+        """The directory that the file is in."""
+        return self._path.parent
+
+    def read(self) -> Identity:
+        return read_identity_file(self._path)
+
+    def stamp(self) -> Stamp:
+        return stamp_files(_texts([self._path]))
+
+    def explain(self) -> Explanation:
+        roles = (Role.CERTIFICATE, Role.KEY, Role.HOST_CA)
+        return _named("identity file", dict.fromkeys(roles, self._path))
+
+
+class NamedFilesSource:
+    """Files that the operator named one by one.
+
+    Args:
+        certificate: The client certificate.
+        key: Its private key; may be the same file.
+        authorities: The Host CA's certificates.
+    """
+
+    def __init__(self, certificate: Path, key: Path, authorities: Path) -> None:
+        self._files = {
+            Role.CERTIFICATE: certificate,
+            Role.KEY: key,
+            Role.HOST_CA: authorities,
+        }
+
+    @property
+    def directory(self) -> Path:
+        """The directory that the certificate is in."""
+        return self._files[Role.CERTIFICATE].parent
+
+    def read(self) -> Identity:
+        return read_named_files(
+            self._files[Role.CERTIFICATE], self._files[Role.KEY], self._files[Role.HOST_CA]
+        )
+
+    def stamp(self) -> Stamp:
+        return stamp_files(_texts(self._files.values()))
+
+    def explain(self) -> Explanation:
+        return _named("named files", self._files)
+
+
+def _named(layout: str, files: Mapping[Role, Path]) -> Explanation:
+    used = tuple(UsedFile(role, path, _exists(path)) for role, path in files.items())
+    return Explanation(layout, "named by the operator", used)
+
+
+def _texts(paths: Iterable[Path]) -> tuple[str, ...]:
+    """The paths, each once, as the system takes them."""
+    return tuple(dict.fromkeys(map(os.fspath, paths)))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return os.path.lexists(path)
+    except ValueError:
+        return False

@@ -184,10 +184,10 @@ def test_a_file_without_permission_is_named(
     """Modes do not bind root, as which tests may run; so the system's answer is simulated."""
     real_open = os.open
 
-    def deny(path: Path, flags: int) -> int:
-        if path == destination / failing:
+    def deny(path: Path, flags: int, *, dir_fd: int | None = None) -> int:
+        if path == Path(failing):
             raise PermissionError(13, "Permission denied", str(path))
-        return real_open(path, flags)
+        return real_open(path, flags, dir_fd=dir_fd)
 
     monkeypatch.setattr("dbproxy.identity.files.os.open", deny)
     error = refuse(destination)
