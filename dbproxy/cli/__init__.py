@@ -47,6 +47,8 @@ class Commands(LazyGroup):
     places: ClassVar[Mapping[str, str]] = {
         "db": "dbproxy.cli.db",
         "start": "dbproxy.cli.start",
+        "identity": "dbproxy.cli.identity",
+        "doctor": "dbproxy.cli.doctor",
         "explain": "dbproxy.cli.explain",
         "lab": "dbproxy.cli.lab",
         "demo": "dbproxy.cli.demo",

@@ -25,6 +25,7 @@ __all__ = [
     "SettingOption",
     "flags_of",
     "global_options",
+    "lookup_options",
     "service_help",
     "settings_from",
     "settings_options",
@@ -38,8 +39,21 @@ SUPERSEDES: Final[Mapping[str, tuple[str, ...]]] = {
     "terminate": ("tunnel",),
     "port": ("listen",),
     "listen": ("port",),
+    "destination_dir": ("identity_file", "cert", "key", "ca"),
+    "identity_file": ("destination_dir", "cert", "key", "ca"),
+    "cert": ("destination_dir", "identity_file"),
+    "key": ("destination_dir", "identity_file"),
+    "ca": ("destination_dir", "identity_file"),
 }
 """Which environment settings a flag leaves without effect, because both cannot hold."""
+
+
+LOOKUP: Final[Mapping[str, str]] = {
+    "db_user": "The database user, to choose between outputs for one service.",
+    "db_name": "The database name, likewise.",
+    "format": "How the answer on standard output looks.",
+}
+"""Of the options that serving has, those that a look at the identity needs, in its own words."""
 
 
 class SettingOption(click.Option):
@@ -91,6 +105,17 @@ def settings_options(*scopes: Scope) -> list[click.Parameter]:
         *(_argument(name, option) for name, option, _ in arguments),
         *(SettingOption(*declared) for declared in options(*(wanted - {Scope.ARGUMENT}))),
     ]
+
+
+def lookup_options() -> list[click.Parameter]:
+    """Parameters for a command that looks at the identity and opens no port."""
+    arguments = [_argument(name, option) for name, option, _ in options(Scope.ARGUMENT)]
+    own = [
+        SettingOption(name, replace(option, help=LOOKUP[name]), default)
+        for name, option, default in options(*Scope)
+        if name in LOOKUP
+    ]
+    return [*arguments, *own, *(SettingOption(*declared) for declared in options(Scope.GLOBAL))]
 
 
 def settings_from(context: click.Context, *, needs_config: bool = False) -> Settings:
@@ -155,7 +180,7 @@ def _without_superseded(
 
 def _with_default_config(settings: Settings, *, needs_config: bool) -> Settings:
     """Fall back to the system's tbot configuration where something is left to look up."""
-    known = settings.destination_dir is not None and settings.proxy is not None
+    known = settings.names_identity and settings.proxy is not None
     complete = known and not needs_config
     if settings.config is not None or complete or not DEFAULT_CONFIG.exists():
         return settings

@@ -1,0 +1,97 @@
+"""`dbproxy doctor`: is everything as it should be?"""
+
+import json
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from dbproxy._version import __version__
+from dbproxy.cli.invocation import invocation_of
+from dbproxy.cli.options import lookup_options, settings_from
+from dbproxy.cli.settings_command import SettingsCommand
+
+if TYPE_CHECKING:
+    from dbproxy.cli.console import Answer
+    from dbproxy.doctor import Report
+
+__all__ = ["doctor", "show_outcomes"]
+
+HELP: Final = """\
+Check everything that `dbproxy db` with the same options would need, without opening a port.
+
+Each check is ok, a warning or a failure. A warning or a failure says what was found, its code,
+and what to do next; `dbproxy explain CODE` tells more. Checks that another failure makes
+impossible are skipped.
+
+\b
+Exit status:
+  0  nothing failed; there may be warnings
+  1  a check failed
+  2  the arguments do not say what to check
+"""
+
+
+STYLES: Final = {"ok": "green", "warning": "bold yellow", "failure": "bold red", "skipped": "dim"}
+VERDICT_WIDTH: Final = max(map(len, STYLES)) + 2
+
+
+@click.command(
+    cls=SettingsCommand,
+    help=HELP,
+    params=lookup_options(),
+    short_help="Check that everything is as it should be.",
+)
+@click.pass_context
+def doctor(context: click.Context, /, **_options: object) -> None:
+    """Make every check and say what came out."""
+    settings = settings_from(context)
+    invocation_of(context).debug = settings.debug
+    from dbproxy.cli.console import Answer  # late, so that help and usage errors come quickly
+    from dbproxy.doctor import examine, gather
+    from dbproxy.identity.store import utc_now
+
+    report = examine(gather(settings, utc_now()))
+    answer = Answer()
+    if settings.format == "json":
+        click.echo(json.dumps(_facts(report)))
+    else:
+        show_outcomes(answer, report)
+        answer.line()
+        answer.line(_summary(report))
+    context.exit(1 if report.failed else 0)
+
+
+def show_outcomes(answer: "Answer", report: "Report") -> None:
+    """Write what each check has found, with the next step where there is one."""
+    name_width = max(len(outcome.check.name) for outcome in report.outcomes) + 2
+    indent = " " * (VERDICT_WIDTH + name_width)
+    for outcome in report.outcomes:
+        finding = outcome.finding
+        verdict = finding.verdict.value
+        code = (f" [{finding.code}]", "bold") if finding.code is not None else ""
+        answer.line(
+            (verdict.ljust(VERDICT_WIDTH), STYLES[verdict]),
+            outcome.check.name.ljust(name_width),
+            finding.message,
+            code,
+        )
+        if finding.next_step is not None:
+            answer.prose(finding.next_step, indent=indent)
+
+
+def _facts(report: "Report") -> dict[str, object]:
+    from dbproxy.doctor import Verdict, describe_outcome
+
+    return {
+        "version": __version__,
+        "failed": report.failed,
+        "counts": {verdict.value: report.count(verdict) for verdict in Verdict},
+        "checks": [describe_outcome(outcome) for outcome in report.outcomes],
+    }
+
+
+def _summary(report: "Report") -> str:
+    from dbproxy.doctor import Verdict
+
+    counts = [(report.count(verdict), verdict.value) for verdict in Verdict]
+    return ", ".join(f"{count} {word}" for count, word in counts if count)
