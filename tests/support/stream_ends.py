@@ -64,6 +64,7 @@ class FakeStream(Duplex):
         self.good_sends = good_sends
         self.eof_error = eof_error
         self.sent = b""
+        self.sends = 0
         self.eof_sent = False
         self.closed = False
 
@@ -84,6 +85,7 @@ class FakeStream(Duplex):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await trio.lowlevel.checkpoint()
+        self.sends += 1
         if self.send_error is not None and self.good_sends == 0:
             raise self.send_error
         self.good_sends -= 1

@@ -86,6 +86,18 @@ class TestRelayed:
         assert bench.record.closed_by is ClosedBy.UPSTREAM
         assert bench.record.reason == str(error)
 
+    async def test_a_client_has_a_moment_to_read_what_an_upstream_said_before_it_failed(
+        self, make_bench: MakeBench, autojump_clock: MockClock
+    ) -> None:
+        bench = make_bench(FakeStream(b"half", Pause.UNTIL_IDLE, RESET))
+        async with bench.connection() as far:
+            await far.send_all(STARTUP)
+            assert await receive_all(far) == b"half"
+            await far.send_all(b"closing over these bytes would reset the connection")
+            await trio.sleep(0.5)
+            assert bench.handler.open_connections == 1
+        assert bench.record.outcome == "relayed"
+
     async def test_a_client_that_vanishes_ends_the_connection_at_once(
         self, make_bench: MakeBench
     ) -> None:

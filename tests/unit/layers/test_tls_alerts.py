@@ -61,14 +61,14 @@ def test_the_peers_alert_is_named(number: int, name: str) -> None:
     assert caught.value.during_handshake
 
 
-@pytest.mark.parametrize("number", sorted(set(range(1, 256)) - NAMES.keys()))
-def test_alerts_without_a_name_of_ours_are_failures_all_the_same(number: int) -> None:
-    layer = client_layer()
-    layer.start()
-    with pytest.raises(TLSError) as caught:
-        layer.receive(fatal_alert(number))
-    assert caught.value.reason
-    assert caught.value.during_handshake
+def test_alerts_without_a_name_of_ours_are_failures_all_the_same() -> None:
+    for number in set(range(1, 256)) - NAMES.keys():
+        layer = client_layer()
+        layer.start()
+        with pytest.raises(TLSError) as caught:
+            layer.receive(fatal_alert(number))
+        assert caught.value.reason
+        assert caught.value.during_handshake
 
 
 def late_client(

@@ -223,6 +223,7 @@ class TestFailures:
         assert client.sent == b"FATAL: disk full"
         assert client.eof_sent
         assert upstream.sent == b"insert 1"
+        assert upstream.sends == 2, "after a failure nothing more is sent"
         assert end == RelayEnd(
             ClosedBy.UPSTREAM, error, upstream_spoke=True, upstream_error=None, client_ended=False
         )

@@ -185,8 +185,10 @@ class TestEnds:
         await stream.send_eof()
         peer.receive(bytes(await far.receive_some()))
         assert peer.ended
-        with pytest.raises(trio.WouldBlock):
-            await receive_at_once(far)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail_when_received, far)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
 
     async def test_after_the_end_nothing_can_be_sent(self, localhost: Credentials) -> None:
         client, _server = await tls_pair(memory_pair(), localhost)
@@ -218,11 +220,9 @@ class TestEnds:
             await client.receive_some()
 
 
-async def receive_at_once(stream: trio.abc.ReceiveStream) -> bytes:
-    """What is there already; raises `trio.WouldBlock` when nothing is."""
-    with trio.move_on_after(0):
-        return bytes(await stream.receive_some())
-    raise trio.WouldBlock
+async def fail_when_received(stream: trio.abc.ReceiveStream) -> None:
+    received = bytes(await stream.receive_some())
+    pytest.fail(f"received {received!r}")
 
 
 class TestReceiving:

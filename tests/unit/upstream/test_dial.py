@@ -53,9 +53,9 @@ def dial(web_authority: Authority, identity: Identity) -> Dial:
     return dial_port
 
 
-async def echo(stream: TLSStream) -> None:
+async def answer(stream: TLSStream) -> None:
     while data := await stream.receive_some():
-        await stream.send_all(data)
+        await stream.send_all(b"answer to " + data)
 
 
 class TestNegotiation:
@@ -66,11 +66,11 @@ class TestNegotiation:
         self, version: ssl.TLSVersion, dial: Dial, localhost: Credentials
     ) -> None:
         context = server_context(localhost, version=version, alpn=[PLAIN])
-        async with open_server(tls_handler(context, echo)) as port:
+        async with open_server(tls_handler(context, answer)) as port:
             upstream = await dial(port)
             async with upstream.stream as stream:
                 await stream.send_all(b"hello")
-                assert await stream.receive_some() == b"hello"
+                assert await stream.receive_some() == b"answer to hello"
         assert upstream.alpn == PLAIN
         assert upstream.tls_version == version.name.replace("_", ".")
         assert 0 < upstream.duration < PATIENCE
@@ -99,7 +99,7 @@ class TestNegotiation:
         self, known: Sequence[str], dial: Dial, localhost: Credentials
     ) -> None:
         context = server_context(localhost, alpn=known)
-        async with open_server(tls_handler(context, echo)) as port:
+        async with open_server(tls_handler(context, answer)) as port:
             with pytest.raises(UpstreamError, match="chose none of the ALPN protocols") as caught:
                 await dial(port)
         assert caught.value.code is Code.ALPN_NOT_SUPPORTED
@@ -113,14 +113,14 @@ class TestTrust:
         self, names: Sequence[str], dial: Dial, web_authority: Authority
     ) -> None:
         context = server_context(make_credentials(web_authority, *names), alpn=ALPN)
-        async with open_server(tls_handler(context, echo)) as port:
+        async with open_server(tls_handler(context, answer)) as port:
             with pytest.raises(UpstreamError, match=f"is for {names[0]}, not for") as caught:
                 await dial(port)
         assert caught.value.code is Code.UPSTREAM_UNTRUSTED
 
     async def test_a_server_of_another_authority_is_not_trusted(self, dial: Dial) -> None:
         context = server_context(make_credentials(make_authority("foreign"), "127.0.0.1"))
-        async with open_server(tls_handler(context, echo)) as port:
+        async with open_server(tls_handler(context, answer)) as port:
             with pytest.raises(UpstreamError) as caught:
                 await dial(port, authenticate=True)
         assert caught.value.code is Code.UPSTREAM_UNTRUSTED
@@ -128,7 +128,7 @@ class TestTrust:
     async def test_a_name_is_resolved_and_verified(
         self, dial: Dial, localhost: Credentials
     ) -> None:
-        async with open_server(tls_handler(server_context(localhost, alpn=ALPN), echo)) as port:
+        async with open_server(tls_handler(server_context(localhost, alpn=ALPN), answer)) as port:
             upstream = await dial(port, host="localhost")
             await upstream.stream.aclose()
         assert upstream.alpn == PING
@@ -139,7 +139,7 @@ class TestTrust:
         context = server_context(
             localhost, version=BOTH_VERSIONS[0], alpn=ALPN, client_authority=web_authority
         )
-        async with open_server(tls_handler(context, echo)) as port:
+        async with open_server(tls_handler(context, answer)) as port:
             with pytest.raises(UpstreamError, match="unknown_ca") as caught:
                 await dial(port, authenticate=True)
         assert caught.value.code is Code.CERTIFICATE_REJECTED
@@ -150,7 +150,7 @@ class TestTrust:
         context = server_context(
             localhost, version=BOTH_VERSIONS[1], alpn=[PLAIN], client_authority=web_authority
         )
-        async with open_server(tls_handler(context, echo)) as port:
+        async with open_server(tls_handler(context, answer)) as port:
             upstream = await dial(port, authenticate=True)
             async with upstream.stream as stream:
                 with pytest.raises(TLSError) as caught:
