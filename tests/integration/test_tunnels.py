@@ -19,7 +19,9 @@ from running_proxy import PATIENCE
 from dbproxy import Event, Settings, Started
 from dbproxy.errors import Code
 from dbproxy.events import ConnectionClosed, IdentityLoaded, Stopped, TunnelFailed
-from dbproxy.fleet import Backoff, Fleet, Tunnel
+from dbproxy.fleet import Backoff, Fleet, Tunnel, tunnels_of
+from dbproxy.fleet.tunnels import settings_for
+from dbproxy.identity import parse_tbot_config
 from dbproxy.lab import DatabaseResource, Lab, guide, open_lab
 from dbproxy.lab.keys import PrivateKey
 from dbproxy.lab.postgres import EmbeddedPostgres
@@ -121,6 +123,9 @@ class RunningFleet:
         return failure
 
     async def query(self, name: str, sql: str = "SELECT current_user") -> object:
+        """Wait until a tunnel is open, and ask its database something."""
+        await self.open(name)
+
         def work() -> object:
             with self.connect(name) as connection:
                 row = connection.execute(sql).fetchone()
@@ -196,6 +201,15 @@ def occupied_port() -> Iterator[tuple[int, socket.socket]]:
     """A port that somebody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1], listener
+
+
+def test_the_guides_example_has_an_output_for_its_tunnel() -> None:
+    guide_page = Path(__file__).resolve().parents[2] / "docs" / "guide.md"
+    example = guide_page.read_text().partition("<!-- sample: tunnels -->\n```yaml\n")[2]
+    config = parse_tbot_config(example.partition("```")[0].encode(), Path("tbot.yaml"))
+    (tunnel,) = tunnels_of(config)
+    assert (tunnel.name, tunnel.listen) == ("reports", "tcp://127.0.0.1:25432")
+    assert settings_for(tunnel, Settings(), config).destination_dir == Path("/opt/machine-id")
 
 
 async def test_two_tunnels_of_one_file_lead_to_their_services(site: Site) -> None:
