@@ -2,10 +2,12 @@
 
 import asyncio
 import hashlib
+import os
 import random
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -335,7 +337,19 @@ async def test_asyncpg_cancels_a_query_that_takes_too_long(mode: Mode, proxy_in:
         assert await with_asyncpg(proxy, use) == "still usable"
 
 
-# Ways of starting
+# Ways of connecting
+
+
+async def test_psql_connects_through_a_unix_socket_in_tunnel_mode(
+    proxy_in: ProxyIn, psql: Psql
+) -> None:
+    with tempfile.TemporaryDirectory() as directory:  # a socket's path must be short
+        async with proxy_in(Mode.TUNNEL, listen=f"unix://{directory}/.s.PGSQL.6543") as proxy:
+            parameters = {"host": directory, "port": 6543}
+            done = await psql.run(proxy, "SELECT current_user", **parameters)
+            record = await proxy.record()
+    assert (done.out, done.err) == ("alice\n", "")
+    assert f"uid={os.getuid()}" in record.peer
 
 
 def hello(connection: psycopg.Connection) -> object:

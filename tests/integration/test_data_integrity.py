@@ -21,7 +21,6 @@ from dbproxy import Mode
 from dbproxy.events import ClosedBy
 from dbproxy.lab import Lab, open_lab
 from dbproxy.lab.handshake import Handshake
-from dbproxy.lab.proxy import PING_INTERVAL
 
 MEBIBYTE = 1024 * 1024
 ODD_SIZES = (1, 3, 16_383, 65_537, 16_385, 7, 262_143, 4, 99_991, 16_384, 1_048_577, 2, 32_769)
@@ -32,8 +31,8 @@ AT_ONCE = 8
 Stream = trio.abc.HalfCloseableStream
 Handler = Callable[[Stream, Handshake], Awaitable[None]]
 
-framings = pytest.mark.parametrize("framing", ["ping", "pings", "plain"])
-"""Ping framing, the same with a ping every few milliseconds in between, and none."""
+framings = pytest.mark.parametrize("framing", ["pings", "plain"])
+"""Ping framing with a ping every few milliseconds in between, and no framing."""
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +47,7 @@ async def served_by(
     mode: Mode,
     destination: Destination,
     directory: Path,
-    framing: str = "ping",
+    framing: str = "pings",
 ) -> AsyncIterator[tuple[RunningProxy, Lab]]:
     """A proxy whose upstream hands every connection to `handler`."""
 
@@ -61,7 +60,7 @@ async def served_by(
         directory=directory / "served",
         handler=serve,
         ping=framing != "plain",
-        ping_interval=0.003 if framing == "pings" else PING_INTERVAL,
+        ping_interval=0.003,
     ) as lab:
         lab.authority.trusted_user_cas = destination.lab.authority.trusted_user_cas
         async with running_proxy(mode, lab, destination.directory) as proxy:

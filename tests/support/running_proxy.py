@@ -69,7 +69,7 @@ class RunningProxy:
         started = self.started
         parameters: dict[str, object] = {
             "host": "localhost",
-            "port": self.port,
+            "port": self.started.address.rpartition(":")[2],
             "user": started.database_user,
             "dbname": started.database_name,
             "sslmode": "disable" if started.mode is Mode.TUNNEL else "verify-full",
