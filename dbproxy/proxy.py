@@ -35,16 +35,15 @@ from dbproxy.events import (
     Subscriber,
 )
 from dbproxy.identity import (
-    DestinationSource,
     Identity,
     IdentityStore,
     TbotConfig,
     load_tbot_config,
-    locate,
     read_certificates,
     read_key_pair,
     watch,
 )
+from dbproxy.identity.choose_source import choose_source
 from dbproxy.protocols import ConnectionFacts, DatabaseProtocol, protocol_named
 from dbproxy.settings import Mode, Settings
 from dbproxy.upstream import ProxyAddress, UpstreamDialer, UpstreamTrust
@@ -166,18 +165,8 @@ class DatabaseProxy:
             await self._store.reload()
 
     def _find_identity(self, config: TbotConfig | None) -> IdentityStore:
-        settings = self._settings
-        location = locate(
-            destination_dir=settings.destination_dir,
-            config=config,
-            service=settings.service,
-            username=settings.db_user,
-            database=settings.db_name,
-        )
-        source = DestinationSource(
-            location.directory, formats=location.formats, names=location.names
-        )
-        return IdentityStore(source, service=settings.service, publish=self._events.publish)
+        source = choose_source(self._settings, config).source
+        return IdentityStore(source, service=self._settings.service, publish=self._events.publish)
 
     def _check_listen_address(self, address: ListenAddress, protocol: DatabaseProtocol) -> None:
         if isinstance(address, UnixAddress) and self._settings.mode is not Mode.TUNNEL:

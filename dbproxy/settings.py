@@ -128,6 +128,46 @@ class Settings:
             metavar="DIR",
         ),
     )
+    identity_file: Path | None = field(
+        default=None,
+        metadata=_option(
+            "--identity",
+            help="A combined identity file to use instead of a directory.",
+            kind=Kind.PATH,
+            scope=Scope.GLOBAL,
+            metavar="FILE",
+        ),
+    )
+    cert: Path | None = field(
+        default=None,
+        metadata=_option(
+            "--cert",
+            help="A client certificate in PEM to use instead of a directory, with --key and --ca.",
+            kind=Kind.PATH,
+            scope=Scope.GLOBAL,
+            metavar="FILE",
+        ),
+    )
+    key: Path | None = field(
+        default=None,
+        metadata=_option(
+            "--key",
+            help="With --cert: its private key in PEM; may be the same file.",
+            kind=Kind.PATH,
+            scope=Scope.GLOBAL,
+            metavar="FILE",
+        ),
+    )
+    ca: Path | None = field(
+        default=None,
+        metadata=_option(
+            "--ca",
+            help="With --cert: the certificates of Teleport's Host CA in PEM.",
+            kind=Kind.PATH,
+            scope=Scope.GLOBAL,
+            metavar="FILE",
+        ),
+    )
     wait_for_identity: float = field(
         default=0 * SECONDS,
         metadata=_option(
@@ -330,6 +370,7 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
+        self._check_identity_options()
         if self.tunnel and self.terminate:
             raise UsageError("--tunnel and --terminate contradict each other: give one of them")
         if self.port and self.listen is not None:
@@ -346,6 +387,24 @@ class Settings:
         for name in ("drain_timeout", "wait_for_identity"):
             if getattr(self, name) < 0:
                 raise UsageError(f"--{name.replace('_', '-')} must not be negative")
+
+    def _check_identity_options(self) -> None:
+        files = (self.cert, self.key, self.ca)
+        named = {
+            "--destination-dir": self.destination_dir is not None,
+            "--identity": self.identity_file is not None,
+            "--cert": any(path is not None for path in files),
+        }
+        given = [flag for flag, is_given in named.items() if is_given]
+        if len(given) > 1:
+            raise UsageError(f"{' and '.join(given)} contradict each other: give one of them")
+        if named["--cert"] and None in files:
+            raise UsageError("--cert, --key and --ca go together: give all three or none")
+
+    @property
+    def names_identity(self) -> bool:
+        """Whether the settings themselves say where the identity is, without a configuration."""
+        return (self.destination_dir, self.identity_file, self.cert) != (None, None, None)
 
     @property
     def mode(self) -> Mode:
