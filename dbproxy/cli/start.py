@@ -16,7 +16,8 @@ Open every tunnel that tbot's configuration describes.
 
 Each service of type `database-tunnel` becomes a port (or Unix socket) that takes plaintext
 clients from this host, as `dbproxy db --tunnel` does. Its certificate comes from the `database`
-output for the same service in the same file, or else from --destination-dir.
+output for the same service in the same file, or else from --destination-dir, --identity or
+--cert.
 
 Whenever a tunnel is open, a line on standard output says `Started tunnel NAME on ADDRESS`. One
 that cannot be opened does not stop the others: the log says why and what to do, and it is tried

@@ -8,7 +8,6 @@ same file.
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final
 
 import yaml
@@ -82,14 +81,13 @@ def settings_for(tunnel: Tunnel, base: Settings, config: TbotConfig) -> Settings
     """The settings of the proxy behind a tunnel.
 
     Its identity comes from the `database` output for its service, the one for its user and database
-    if there are several; without any, from the directory that `base` names.
+    if there are several; without any, from the directory or the files that `base` names.
 
     Raises:
         ConfigError: `destination-not-found`: there is neither.
     """
     return replace(
-        base,
-        destination_dir=_destination(tunnel, base, config),
+        _with_identity(tunnel, base, config),
         service=tunnel.service,
         db_user=tunnel.username,
         db_name=tunnel.database,
@@ -127,21 +125,23 @@ def _check_listen(tunnel: TunnelService, *, anywhere: bool) -> None:
         raise UsageError(what, next_step=error.next_step) from error
 
 
-def _destination(tunnel: Tunnel, base: Settings, config: TbotConfig) -> Path:
+def _with_identity(tunnel: Tunnel, base: Settings, config: TbotConfig) -> Settings:
     try:
-        return locate(
+        found = locate(
             destination_dir=None,
             config=config,
             service=tunnel.service,
             username=tunnel.username,
             database=tunnel.database,
-        ).directory
+        )
     except ConfigError as error:
-        if base.destination_dir is not None:
-            return base.destination_dir
+        if base.names_identity:
+            return base
         raise ConfigError(
             error.code, error.message, next_step=_next_step(tunnel, config)
         ) from error
+    none_named = replace(base, identity_file=None, cert=None, key=None, ca=None)
+    return replace(none_named, destination_dir=found.directory)
 
 
 def _next_step(tunnel: Tunnel, config: TbotConfig) -> str:

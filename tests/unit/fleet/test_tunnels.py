@@ -131,11 +131,25 @@ def test_of_several_outputs_for_the_service_user_and_database_decide() -> None:
     assert settings_for(tunnel("one", "bob", "x"), Settings(), both).destination_dir == Path("/bob")
 
 
-def test_an_output_of_the_file_goes_before_the_directory_for_the_others() -> None:
-    base = Settings(destination_dir=Path("/named"))
-    one = config(output("one", "/one"))
-    assert settings_for(tunnel("one"), base, one).destination_dir == Path("/one")
-    assert settings_for(tunnel("two"), base, one).destination_dir == Path("/named")
+CERT, KEY, CA = Path("tls.crt"), Path("tls.key"), Path("ca.crt")
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        Settings(destination_dir=Path("/named")),
+        Settings(identity_file=Path("/named/identity")),
+        Settings(cert=CERT, key=KEY, ca=CA),
+    ],
+)
+def test_an_output_of_the_file_goes_before_what_is_named_for_the_others(base: Settings) -> None:
+    known = config(output("one", "/one"))
+    found, other = (settings_for(tunnel(service), base, known) for service in ("one", "two"))
+    assert found.destination_dir == Path("/one")
+    assert (found.identity_file, found.cert, found.key, found.ca) == (None, None, None, None)
+    assert other.destination_dir == base.destination_dir
+    assert other.identity_file == base.identity_file
+    assert (other.cert, other.key, other.ca) == (base.cert, base.key, base.ca)
 
 
 def refuse(wanted: Tunnel, known: TbotConfig) -> ConfigError:
