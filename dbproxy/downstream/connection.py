@@ -195,9 +195,10 @@ class ConnectionHandler:
         except (trio.BrokenResourceError, LayerError) as error:
             raise self._early_end(error) from error
         if answer != greeting.answer:
+            shown = repr(answer) if answer else f"nothing within {self.handshake_timeout:g} s"
             raise UpstreamError(
                 Code.UPSTREAM_PROTOCOL_ERROR,
-                f"the Teleport Proxy at {self.dialer.address} answered {answer!r} where the"
+                f"the Teleport Proxy at {self.dialer.address} answered {shown} where the"
                 f" {self.protocol.readable_name} protocol has {greeting.answer!r}",
             )
 

@@ -164,6 +164,8 @@ class TestGreeting:
         bench = make_bench(FakeStream(), mode=Mode.PASSTHROUGH)
         assert (await bench.converse(CLIENT_HELLO))[:1] == b"\x15"
         assert bench.record.outcome == "refused"
+        assert bench.record.reason is not None
+        assert "answered nothing within 3 s" in bench.record.reason
         assert bench.record.duration == pytest.approx(3, abs=1.5)
 
 
