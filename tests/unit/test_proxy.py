@@ -4,7 +4,6 @@ import ssl
 import stat
 from pathlib import Path
 
-import pytest
 import trio
 import trio.testing
 from identities import (
@@ -32,8 +31,6 @@ from dbproxy.events import (
     InsecureChoice,
     Listening,
 )
-
-pytestmark = pytest.mark.usefixtures("no_descriptor_may_be_left")
 
 
 class TestServing:
