@@ -28,6 +28,7 @@ def test_the_module_runs_like_the_command() -> None:
     [
         (["--help"], ["dbproxy demo", "--destination-dir", "DBPROXY_PROXY", "Exit status", "lab"]),
         (["db", "--help"], ["--tunnel", "DBPROXY_SERVICE", "SIGHUP", "--destination-dir"]),
+        (["start", "--help"], ["database-tunnel", "DBPROXY_CONFIG", "SIGHUP", "--format"]),
         (["lab", "--help"], ["Usage: dbproxy lab"]),
         (["demo", "--help"], ["Usage: dbproxy demo", "--keep"]),
     ],

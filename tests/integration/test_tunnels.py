@@ -18,7 +18,13 @@ from running_proxy import PATIENCE
 
 from dbproxy import Event, Settings, Started
 from dbproxy.errors import Code
-from dbproxy.events import ConnectionClosed, IdentityLoaded, Stopped, TunnelFailed
+from dbproxy.events import (
+    AuthoritiesPassedOver,
+    ConnectionClosed,
+    IdentityLoaded,
+    Stopped,
+    TunnelFailed,
+)
 from dbproxy.fleet import Backoff, Fleet, Tunnel, tunnels_of
 from dbproxy.fleet.tunnels import settings_for
 from dbproxy.identity import parse_tbot_config
@@ -31,7 +37,7 @@ FIRST, SECOND = "example-server", "other-server"
 TBOT_YAML = """\
 version: v2
 proxy_server: {proxy}
-onboarding: {{join_method: token, token: {token}, ca_pins: ["{pin}"]}}
+onboarding: {{join_method: token, token: {token}, ca_pins: ["{pin}"], ca_path: "{ca_path}"}}
 storage: {{type: memory}}
 services:
   - type: database
@@ -79,6 +85,7 @@ class Site:
         second: bool = True,
         listen_one: str = "tcp://127.0.0.1:0",
         listen_two: str = "tcp://127.0.0.1:0",
+        ca_path: Path | str = "",
     ) -> None:
         """Write tbot.yaml, with an output for the second service or without."""
         token = self.lab.tokens[guide.BOT]
@@ -91,6 +98,7 @@ class Site:
                 more=SECOND_OUTPUT.format(**names) if second else "",
                 listen_one=listen_one,
                 listen_two=listen_two,
+                ca_path=ca_path,
                 **names,
             )
         )
@@ -181,7 +189,7 @@ async def running_fleet(site: Site, **settings: Any) -> AsyncIterator[RunningFle
     def subscriber_for(tunnel: Tunnel) -> Any:
         return lambda event: running.events.append((tunnel.name, event))
 
-    chosen = Settings(config=site.config, proxy_ca=site.lab.web_ca_file, **settings)
+    chosen = Settings(config=site.config, **({"proxy_ca": site.lab.web_ca_file} | settings))
     running = RunningFleet(
         Fleet(
             chosen,
@@ -344,3 +352,33 @@ async def test_cancelling_leaves_no_socket_behind(site: Site) -> None:
             async with running_fleet(site):
                 await trio.sleep_forever()
     await until(lambda: open_files() <= before, PATIENCE)
+
+
+async def test_the_authorities_that_tbot_joins_with_are_trusted(site: Site) -> None:
+    site.write_config(ca_path=site.lab.web_ca_file)
+    await site.renew()
+    async with running_fleet(site, proxy_ca=None) as tunnels:
+        assert await tunnels.query("one") == "alice"
+    assert tunnels.of("one", AuthoritiesPassedOver) == []
+
+
+async def test_authorities_that_tbot_no_longer_needs_may_be_gone(site: Site) -> None:
+    site.write_config(ca_path="/nonexistent/ca.pem")
+    await site.renew()
+    async with running_fleet(site, proxy_ca=None) as tunnels:
+        with pytest.raises(psycopg.OperationalError, match="authority"):
+            await tunnels.query("one")
+    (passed_over,) = tunnels.of("one", AuthoritiesPassedOver)
+    assert passed_over.code is Code.FILE_UNUSABLE
+    assert "onboarding.ca_path" in passed_over.reason
+    assert "/nonexistent/ca.pem" in passed_over.reason
+    (closed,) = tunnels.of("one", ConnectionClosed)
+    assert closed.record.code is Code.UPSTREAM_UNTRUSTED
+
+
+async def test_authorities_named_for_dbproxy_leave_those_for_tbot_unread(site: Site) -> None:
+    site.write_config(ca_path="/nonexistent/ca.pem")
+    await site.renew()
+    async with running_fleet(site) as tunnels:
+        assert await tunnels.query("one") == "alice"
+    assert tunnels.of("one", AuthoritiesPassedOver) == []

@@ -8,7 +8,7 @@ import click
 import pytest
 
 from dbproxy._version import __version__
-from dbproxy.cli.announce import announce, start_message
+from dbproxy.cli.announce import announce, announce_tunnel, start_message, tunnel_message
 from dbproxy.proxy import Started
 from dbproxy.settings import Mode, Settings
 
@@ -82,6 +82,28 @@ def test_json_is_one_object_on_one_line() -> None:
 def test_json_of_a_tunnel_has_the_same_keys_without_files() -> None:
     facts = json.loads(start_message(TUNNEL, Settings(format="json", tunnel=True)))
     assert (facts["mode"], facts["ca_file"], facts["key_file"]) == ("tunnel", None, None)
+
+
+def test_one_of_many_tunnels_is_one_line() -> None:
+    assert tunnel_message("reports", TUNNEL, Settings()) == (
+        "Started tunnel reports on 127.0.0.1:12345"
+    )
+    text = tunnel_message("reports", TUNNEL, Settings(format="json"))
+    assert "\n" not in text
+    facts = json.loads(text)
+    assert facts.pop("tunnel") == "reports"
+    assert facts == json.loads(start_message(TUNNEL, Settings(format="json")))
+
+
+def test_a_reader_that_has_gone_away_does_not_end_the_tunnels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as broken:
+        monkeypatch.setattr(sys, "stdout", broken)
+        for name in ("one", "two"):
+            announce_tunnel(name, TUNNEL, Settings())
 
 
 def test_a_reader_that_has_gone_away_does_not_end_the_proxy(

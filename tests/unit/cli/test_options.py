@@ -29,6 +29,12 @@ def show(context: click.Context, /, **_options: object) -> None:
     seen.append(settings_from(context))
 
 
+@group.command(params=settings_options(Scope.SERVE, Scope.GLOBAL))
+@click.pass_context
+def tunnels(context: click.Context, /, **_options: object) -> None:
+    seen.append(settings_from(context, needs_config=True))
+
+
 @pytest.fixture(autouse=True)
 def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name, _, _ in declared_options(*Scope):
@@ -219,6 +225,17 @@ def test_tbots_usual_configuration_is_used_when_it_exists(
     assert resolve("show", "--destination-dir=d").config == usual
     assert resolve("show", "--config=other").config == Path("other")
     assert resolve("show", "--destination-dir=d", "--proxy=p").config is None
+    assert resolve("tunnels", "--destination-dir=d", "--proxy=p").config == usual
+
+
+def test_the_tunnels_of_a_file_have_the_options_that_hold_for_all_of_them(
+    resolve: Resolve, refusal: Callable[..., str]
+) -> None:
+    settings = resolve("-c", "tbot.yaml", "tunnels", "--format=json", "--drain-timeout=1s")
+    assert settings == Settings(config=Path("tbot.yaml"), format="json", drain_timeout=1.0)
+    for name, option, _ in declared_options(Scope.DB):
+        assert "no such option" in refusal("tunnels", f"{option.flags[-1]}=1"), name
+    assert "unexpected extra argument" in refusal("tunnels", "example-server")
 
 
 @pytest.mark.parametrize(

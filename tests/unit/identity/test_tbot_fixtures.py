@@ -1,9 +1,13 @@
 """tbot's configuration files as people write them, for every version."""
 
+import dataclasses
+import re
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dbproxy.errors import Code, ConfigError
 from dbproxy.identity import (
@@ -14,7 +18,9 @@ from dbproxy.identity import (
     TbotConfig,
     TunnelService,
     load_tbot_config,
+    parse_tbot_config,
 )
+from dbproxy.lab import tbot_config as lab_tbot_config
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures" / "tbot"
 BROKEN = sorted((FIXTURES / "broken").glob("*.yaml"))
@@ -200,3 +206,49 @@ def test_every_fixture_is_looked_at() -> None:
     source = Path(__file__).read_text()
     assert all(f'load("{path.stem}")' in source for path in FIXTURES.glob("*.yaml"))
     assert len(BROKEN) > 20
+
+
+@pytest.mark.parametrize("name", ["v1_guide", "v1_templates", "v1_action", "v2_guide"])
+def test_the_labs_own_parser_comes_to_the_same_result(name: str) -> None:
+    """It shares no code with ours, so that a mistake in one of them shows."""
+    text = (FIXTURES / f"{name}.yaml").read_text()
+    text = text.replace("      - template_of_another_version:\n          anything: [1, 2]\n", "")
+    text = text.replace("      - mongo: {prefix: second-is-ignored}\n", "")
+    text = text.replace('      - mongo: {prefix: ""}\n', "      - mongo\n")
+    ours = parse_tbot_config(text.encode(), Path(name))
+    theirs = lab_tbot_config.load_tbot_config(text, name)
+    assert len(theirs.outputs) == len(ours.entries)
+    for output, entry in zip(theirs.outputs, ours.entries, strict=True):
+        assert output.directory == entry.directory
+        assert (output.service or None) == entry.service
+        assert (output.db_user or None, output.db_name or None) == (entry.username, entry.database)
+        formats = [template for template in output.templates if template in set(Format)]
+        assert formats == list(entry.formats)
+        assert dataclasses.asdict(output.names) == dataclasses.asdict(entry.names)
+
+
+@given(
+    path=st.sampled_from(sorted(FIXTURES.glob("*.yaml"))),
+    patch=st.sampled_from(
+        ["", "{", "[", "- ", ":", "null", "*a", '"', "\n", "\0", "1h", "{}", "[]", "-1s", "é", "\t"]
+    ),
+    data=st.data(),
+)
+@settings(deadline=None, max_examples=200)
+def test_a_file_cut_and_patched_anywhere_is_understood_or_refused_with_a_place(
+    path: Path, patch: str, data: st.DataObject
+) -> None:
+    text = path.read_text()
+    start = data.draw(st.integers(0, len(text)))
+    end = data.draw(st.integers(start, len(text)))
+    outcome = attempt(text[:start] + patch + text[end:], path)
+    if isinstance(outcome, ConfigError):
+        assert outcome.code is Code.CONFIG_MALFORMED
+        assert re.match(rf"{path}(:\d+:\d+)?: ", outcome.message)
+
+
+def attempt(text: str, path: Path) -> TbotConfig | ConfigError:
+    try:
+        return parse_tbot_config(text.encode(), path)
+    except ConfigError as error:
+        return error
