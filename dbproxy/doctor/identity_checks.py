@@ -16,6 +16,7 @@ from dbproxy.doctor.files import FileFacts
 from dbproxy.doctor.finding import Check, Finding, failed, failed_with, fine, skipped, warned
 from dbproxy.errors import Code, IdentityError
 from dbproxy.identity import DestinationEntry, Lifetime, Role
+from dbproxy.identity.assemble import is_issued_by_one_of
 from dbproxy.identity.duration import in_words
 from dbproxy.identity.expiry import renewal_due
 from dbproxy.protocols import protocol_named
@@ -103,6 +104,22 @@ def _files_whole(evidence: Evidence) -> Finding:
 
 def _pair_matches(evidence: Evidence) -> Finding:
     return _about_reading(evidence, _PAIR, "the private key belongs to the certificate")
+
+
+def _authorities_match(evidence: Evidence) -> Finding:
+    """Reading tolerates it when the files have not been written to for a while."""
+    identity = evidence.identity
+    if identity is None:
+        return skipped("the identity could not be read")
+    if not identity.user_cas:
+        return fine("there is no list of the User CA's certificates to compare with")
+    if is_issued_by_one_of(identity.certificate, identity.user_cas):
+        return fine("the certificate was issued by the User CA")
+    return warned(
+        Code.IDENTITY_MIXED,
+        f"no certificate in {identity.files.user_ca} belongs to the issuer of"
+        f" {identity.files.certificate}",
+    )
 
 
 def _about_reading(evidence: Evidence, codes: Collection[Code], message: str) -> Finding:
@@ -251,6 +268,7 @@ IDENTITY_CHECKS: Final = (
     Check("key-private", "not everybody may read the key", _key_private),
     Check("files-whole", "the files are whole", _files_whole),
     Check("pair-matches", "key and certificate belong together", _pair_matches),
+    Check("authorities-match", "certificate and User CA belong together", _authorities_match),
     Check("service", "the certificate is for the service", _service),
     Check("protocol", "the protocol is carried", _protocol),
     Check("certificate-valid", "the certificate is valid now", _certificate_valid),

@@ -94,9 +94,11 @@ certificate in one and may well be consistent.""",
     Code.IDENTITY_MIXED: Page(
         story="""\
 Each file is complete and good, and yet they do not belong together: some are of the last renewal,
-others of the one before. For the time of a write that is how tbot leaves a directory. dbproxy reads
-again for about a second before it says this, so it has lasted: tbot was interrupted between two
-files, files were restored or copied one by one, or two tbots write into one directory.""",
+others of the one before, or the directory changes while it is read. For the time of a write that is
+how tbot leaves a directory, so dbproxy reads again until all agree; a contradiction that is still
+there some seconds after the last write is passed over, as long as key and certificate match. It
+stays when tbot was interrupted between two files, when files were copied one by one, or when
+somebody else writes into the directory all the time.""",
         sees=Sees.LAST_GOOD,
         looks=(
             Look("ls -lt --full-time /opt/machine-id", "files of two renewals"),

@@ -1,0 +1,43 @@
+"""A good identity on disk and a way to look at it."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from identities import Cluster, make_cluster, write_destination
+
+from dbproxy.doctor import Evidence, Finding, examine, gather
+from dbproxy.settings import Settings
+
+Judge = Callable[[Evidence, str], Finding]
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Cluster:
+    return make_cluster()
+
+
+@pytest.fixture
+def destination(tmp_path: Path, cluster: Cluster) -> Path:
+    """A destination with a good identity in it."""
+    directory = tmp_path / "machine-id"
+    write_destination(directory, cluster)
+    return directory
+
+
+@pytest.fixture
+def evidence(destination: Path) -> Evidence:
+    """What there is to judge about a good identity."""
+    return gather(Settings(destination_dir=destination), datetime.now(UTC))
+
+
+@pytest.fixture
+def judge() -> Judge:
+    """What the check of a name finds."""
+
+    def judge(evidence: Evidence, name: str) -> Finding:
+        outcomes = examine(evidence).outcomes
+        return next(outcome.finding for outcome in outcomes if outcome.check.name == name)
+
+    return judge

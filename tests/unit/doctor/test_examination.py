@@ -1,0 +1,39 @@
+"""The registry of checks and the report."""
+
+import re
+
+from dbproxy.doctor import AREAS, Area, Check, Evidence, Verdict, examine
+from dbproxy.doctor.finding import failed, fine, skipped, warned
+from dbproxy.errors import PROBLEMS, Code
+
+
+def test_names_are_stable_looking_and_unique() -> None:
+    names = [check.name for area in AREAS for check in area.checks]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch("[a-z]+(-[a-z]+)*", name) for name in names)
+    assert next(area.name for area in AREAS) == "identity"
+
+
+def test_a_report_keeps_the_order_and_counts(evidence: Evidence) -> None:
+    area = Area(
+        "example",
+        (
+            Check("good", "it is good", lambda _: fine("yes")),
+            Check("bad", "it is not bad", lambda _: failed(Code.USAGE, "no")),
+            Check("odd", "it is not odd", lambda _: warned(Code.USAGE, "hm", next_step="Look.")),
+            Check("unknown", "it is known", lambda _: skipped("dark")),
+        ),
+    )
+    report = examine(evidence, [area])
+    assert [outcome.check.name for outcome in report.outcomes] == ["good", "bad", "odd", "unknown"]
+    assert [outcome.check.name for outcome in report.problems] == ["bad", "odd"]
+    assert report.failed
+    assert [report.count(verdict) for verdict in Verdict] == [1, 1, 1, 1]
+    bad, odd = report.problems
+    assert bad.finding.next_step == PROBLEMS[Code.USAGE].next_step
+    assert odd.finding.next_step == "Look."
+
+
+def test_a_warning_is_no_failure(evidence: Evidence) -> None:
+    odd: Check[Evidence] = Check("odd", "it is not odd", lambda _: warned(Code.USAGE, "hm"))
+    assert not examine(evidence, [Area("example", (odd,))]).failed
