@@ -1,14 +1,16 @@
-"""A directory of certificate files, held open so that all of them come from one moment of it.
+"""A directory of certificate files, read so that all of them come from one moment of it.
 
-The problem: a mounted Kubernetes secret is a directory of links that lead through the link `..data`
-to the directory of one version, and a new version arrives by swapping `..data`
-(pkg/volume/util/atomic_writer.go). Whoever opens one file after another by its name can get the
-certificate of the old version and the key of the new one.
+The problem: who opens one file after another may get the certificate from before a renewal and the
+authorities from after it. A mounted Kubernetes secret does better than tbot: it is a directory of
+links that lead through the link `..data` to the directory of one version, and a new version arrives
+by swapping `..data` (pkg/volume/util/atomic_writer.go). But even that helps only who follows
+`..data` just once.
 
-The choice: `..data` is resolved once, to a descriptor, and every file is opened relative to that.
-Should its directory be removed meanwhile, the whole is read once more. The same holds for a
-destination that is itself a link. Names in errors and to clients are those through the links, since
-only they last.
+The choice: `..data` is resolved once, to a descriptor, and every file is opened relative to that;
+should its directory be removed meanwhile, the whole is read once more. And everything is read
+twice: if both times are alike, then all files were so at the moment in between. That is cheaper
+than to trust in times of files, of which two writes in quick succession may share one. Names in
+errors and to clients are those through the links, since only they last.
 """
 
 import os
@@ -25,8 +27,8 @@ __all__ = ["Folder", "read_steadily"]
 T = TypeVar("T")
 
 _DATA: Final = "..data"
-_ATTEMPTS: Final = 5
-"""Swaps in a row that are followed: kubelet makes one a minute at most."""
+_ATTEMPTS: Final = 4
+"""Reads in a row that may meet a write or a swap: both are over at once, and are rare."""
 # A directory may let a user search it without listing it, which O_PATH respects.
 _FLAGS: Final = os.O_DIRECTORY | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
 
@@ -95,18 +97,31 @@ class Folder:
 
 
 def read_steadily(directory: Path, read: Callable[[Folder], T], title: str = "the directory") -> T:
-    """Call `read` with the open directory, again when it failed and the directory was replaced.
+    """What `read` returns, once it has returned the same twice in a row.
 
     Args:
         directory: The directory.
-        read: Reads from it; may be called several times.
-        title: What to call it in errors.
+        read: Reads from it; is called several times. Its results must be comparable.
+        title: What to call the directory in errors.
 
     Raises:
         IdentityError: What `read` raises; `IDENTITY_MISSING` or `IDENTITY_UNREADABLE` for the
-            directory itself.
+            directory itself; `IDENTITY_MIXED` when no two results in a row are alike.
     """
-    for _ in range(_ATTEMPTS - 1):
+    before = _read_once(directory, read, title)
+    for _ in range(_ATTEMPTS):
+        after = _read_once(directory, read, title)
+        if after == before:
+            return after
+        before = after
+    raise IdentityError(
+        Code.IDENTITY_MIXED, f"the files in {directory} change faster than they can be read"
+    )
+
+
+def _read_once(directory: Path, read: Callable[[Folder], T], title: str) -> T:
+    """Call `read` with the open directory, again when that was replaced and the call failed."""
+    for _ in range(_ATTEMPTS):
         with _open_folder(directory, title) as folder:
             try:
                 return read(folder)
