@@ -1,5 +1,6 @@
 """Gathering: what is looked at, and what is left when something is unusable."""
 
+import os
 import threading
 import time
 from datetime import UTC, datetime
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from identities import Cluster, certificate_pem, make_certificate, make_key, write_destination
 
-from dbproxy.doctor import Evidence, evidence, gather
+from dbproxy.doctor import Evidence, evidence, examine, gather
 from dbproxy.errors import Code, UsageError
 from dbproxy.identity import Role
 from dbproxy.settings import Settings
@@ -140,3 +141,46 @@ def test_files_named_one_by_one_are_looked_at(destination: Path) -> None:
     assert found.identity is not None
     assert found.location is None
     assert [facts.path.name for facts in found.secrets] == ["key"]
+
+
+def _break_by(breakage: str, path: Path) -> None:
+    data = path.read_bytes()
+    path.unlink()
+    match breakage:
+        case "empty":
+            path.touch()
+        case "truncated":
+            path.write_bytes(data[:100])
+        case "der":
+            path.write_bytes(b"\x30\x82" + data[:200])
+        case "directory":
+            path.mkdir()
+        case "fifo":
+            os.mkfifo(path)
+        case "dangling":
+            path.symlink_to("nowhere")
+        case "loop":
+            path.symlink_to(path.name)
+        case "huge":
+            path.touch()
+            os.truncate(path, 1 << 30)
+
+
+BREAKAGES = ["empty", "truncated", "der", "directory", "fifo", "dangling", "loop", "huge"]
+
+
+@pytest.mark.parametrize("breakage", BREAKAGES)
+@pytest.mark.parametrize("name", ["tlscert", "key", "teleport-host-ca.crt"])
+def test_a_broken_file_is_one_failure_that_names_it(
+    destination: Path, breakage: str, name: str
+) -> None:
+    _break_by(breakage, destination / name)
+    report = examine(look(destination))
+    (problem,) = report.problems
+    assert report.failed
+    assert str(destination / name) in problem.finding.message
+    assert problem.finding.code in {
+        Code.IDENTITY_MALFORMED,
+        Code.IDENTITY_MISSING,
+        Code.IDENTITY_UNREADABLE,
+    }
