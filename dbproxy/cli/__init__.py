@@ -28,6 +28,11 @@ Start with:
   dbproxy --destination-dir=/opt/machine-id --proxy=teleport.example.com:443 \\
           db --port=12345 example-server
 
+\b
+When something is wrong:
+  dbproxy doctor                 checks what `db` with the same options needs
+  dbproxy explain CODE           shows the page about the code of an error
+
 The options below may also be given after the command; the later one wins. Each has an
 environment variable; a flag beats the environment, and the environment beats tbot's
 configuration file. A flag's variable is 1, true or yes, or 0, false or no; an empty variable

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["doctor", "show_outcomes"]
 
 HELP: Final = """\
-Check everything that `dbproxy db` with the same options would need, without opening a port.
+Check what `dbproxy db` with the same options needs: tbot's configuration and everything about
+the identity. No port and no connection is opened.
 
 Each check is ok, a warning or a failure. A warning or a failure says what was found, its code,
 and what to do next; `dbproxy explain CODE` tells more. Checks that another failure makes

@@ -1,6 +1,7 @@
 """The registry of checks and the report."""
 
 import re
+from pathlib import Path
 
 from dbproxy.doctor import AREAS, Area, Check, Evidence, Verdict, examine
 from dbproxy.doctor.finding import failed, fine, skipped, warned
@@ -37,3 +38,10 @@ def test_a_report_keeps_the_order_and_counts(evidence: Evidence) -> None:
 def test_a_warning_is_no_failure(evidence: Evidence) -> None:
     odd: Check[Evidence] = Check("odd", "it is not odd", lambda _: warned(Code.USAGE, "hm"))
     assert not examine(evidence, [Area("example", (odd,))]).failed
+
+
+def test_the_guide_shows_each_check_in_order() -> None:
+    guide = Path(__file__).resolve().parents[3] / "docs" / "guide.md"
+    text = guide.read_text(encoding="utf-8")
+    shown = re.findall(r"^(?:ok|warning) +([a-z-]+)  ", text, re.MULTILINE)
+    assert shown == [check.name for area in AREAS for check in area.checks]
