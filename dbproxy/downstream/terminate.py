@@ -1,8 +1,8 @@
 """Letting a client in when its TLS ends here: `--terminate`.
 
 The client must hold the key of a certificate that leads to this service: one that chains to the
-cluster's User CA, or the very certificate of the destination (the current or the previous
-generation). It must be valid now and carry the same service in its route.
+cluster's User CA, or a certificate of the destination, of whichever generation. It must be valid
+now and carry the same service in its route.
 
 The handshake itself accepts any certificate, or none. Only so can the refusal follow inside TLS, in
 the database's own protocol, where the client prints it; nothing is forwarded before the check.
@@ -74,7 +74,7 @@ class TerminatingAdmission:
         inside = await client.read_prologue(
             self._protocol.prologue(Mode.TERMINATE, inside_tls=True)
         )
-        self._judge(_shown_certificate(connection), judgement)
+        await self._judge(_shown_certificate(connection), judgement)
         if isinstance(inside, StartTLS):
             raise ClientError(Code.CLIENT_PROTOCOL_ERROR, "the client began TLS inside TLS")
         return inside
@@ -113,14 +113,16 @@ class TerminatingAdmission:
             # Some clients choose their certificate by the authorities that the server names.
             context.add_client_ca(authority)
 
-    def _judge(self, certificate: x509.Certificate | None, judgement: _ClientJudgement) -> None:
+    async def _judge(
+        self, certificate: x509.Certificate | None, judgement: _ClientJudgement
+    ) -> None:
         if certificate is None:
             raise ClientError(
                 Code.CLIENT_CERTIFICATE_MISSING,
                 "the client showed no certificate, and this port is for holders of the tbot"
                 " certificate",
             )
-        if judgement.complaint is not None and not self._is_known(certificate):
+        if judgement.complaint is not None and not await self._is_known(certificate):
             raise ClientError(
                 Code.CLIENT_CERTIFICATE_REJECTED,
                 f"the client's certificate {judgement.complaint}",
@@ -128,10 +130,16 @@ class TerminatingAdmission:
         self._check_validity(certificate)
         self._check_service(certificate)
 
-    def _is_known(self, certificate: x509.Certificate) -> bool:
+    async def _is_known(self, certificate: x509.Certificate) -> bool:
+        """Whether it is the destination's certificate, or was it before.
+
+        A client may hold a newer one than we do, for a moment: it has read the files while tbot was
+        still writing. During a CA rotation only the files that come last make that one trusted.
+        """
         shown = certificate.public_bytes(Encoding.DER)
-        known = (self._store.current, self._store.previous)
-        return any(identity and identity.certificate_der == shown for identity in known)
+        if not self._store.has_held(shown):
+            await self._store.settled()
+        return self._store.has_held(shown)
 
     def _check_validity(self, certificate: x509.Certificate) -> None:
         now = self._clock()

@@ -4,16 +4,19 @@ The problem: tbot renews every 20 minutes or so by rewriting the files one after
 reads at a bad moment sees new and old mixed; whoever reads too rarely dials with a certificate that
 has expired.
 
-The choice: a read that fails in a way that a write under way can cause is repeated for about a
-second, far longer than tbot takes from its first file to its last. What is good then replaces the
-current generation in one assignment; what is not leaves it alone. Each connection asks `fresh()`
-before it dials, which costs five `stat` calls as long as nothing was written.
+The choice: the files are read when a rewrite of them looks complete (`dbproxy.identity.rewrite`),
+and again when what was read does not belong together or has changed meanwhile. What is good then
+replaces the current generation in one assignment; what is not leaves it alone. Each connection asks
+`fresh()` before it dials, which costs a few `stat` calls as long as nothing was written, and never
+waits for a writer as long as the current generation is valid.
 """
 
 import os
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Final
 
 import trio
@@ -21,21 +24,14 @@ import trio
 from dbproxy.errors import Code, IdentityError
 from dbproxy.events import Event, IdentityLoaded, IdentityReloadFailed
 from dbproxy.identity.identity import Identity
+from dbproxy.identity.rewrite import PAUSE, Rewrites, Verdict
 from dbproxy.identity.source import IdentitySource
 from dbproxy.identity.stamp import Stamp
 
 __all__ = ["IdentityStore", "ignore", "utc_now"]
 
-TORN_WRITE_PATIENCE: Final = 1.0
-"""Seconds for which a torn read is repeated. tbot writes its files within milliseconds; a loaded
-machine or a network file system stretches that; a user at a prompt still accepts a second."""
-TORN_WRITE_PAUSE: Final = 0.05
-"""Seconds between such attempts: one attempt costs about a millisecond."""
-RECHECK_INTERVAL: Final = 1.0
-"""Seconds after which files that look unchanged are read again, when there is reason to."""
-TIMESTAMP_GRANULARITY: Final = 2.0
-"""Seconds during which a further write may leave the same times in the file system: some network
-file systems keep whole seconds, FAT keeps every second one."""
+MOST_REMEMBERED: Final = 256
+"""Certificates that are remembered after their time: days of renewals, in a few kilobytes."""
 
 _NANOSECONDS: Final = 1e9
 _TORN: Final = frozenset({Code.KEY_MISMATCH, Code.IDENTITY_MIXED, Code.IDENTITY_MALFORMED})
@@ -51,7 +47,7 @@ def utc_now() -> datetime:
 
 
 class IdentityStore:
-    """Holds the current identity and the one before it.
+    """Holds the current identity, and remembers which certificates were current before.
 
     Safe to use from any number of tasks of one trio run.
 
@@ -71,14 +67,16 @@ class IdentityStore:
         publish: Callable[[Event], None] = ignore,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        self._source = source
+        self.source = source
         self._service = service
         self._publish = publish
         self._clock = clock
         self._lock = trio.Lock()
+        self._rewrites = Rewrites()
+        self._seen = Stamp(())
+        self._reads = 0
         self._current: Identity | None = None
-        self._previous: Identity | None = None
-        self._look = _Look(Stamp(()), -RECHECK_INTERVAL, again=True)
+        self._known: deque[bytes] = deque(maxlen=MOST_REMEMBERED)
         self._reported: tuple[Stamp, Code] | None = None
 
     @property
@@ -92,27 +90,38 @@ class IdentityStore:
             raise RuntimeError("the identity has not been loaded")
         return self._current
 
-    @property
-    def previous(self) -> Identity | None:
-        """The generation before the current one, whose certificate clients may still show."""
-        return self._previous
+    def has_held(self, certificate_der: bytes) -> bool:
+        """Whether this is the current certificate, or was it before: of any generation.
+
+        Clients may go on with a certificate that they loaded once, for as long as it is valid; that
+        is for the caller to check. Only the latest 256 are remembered.
+
+        Args:
+            certificate_der: The certificate in DER.
+        """
+        return _fingerprint(certificate_der) in self._known
 
     async def load(self) -> Identity:
-        """Read the destination for the first time; a torn write is waited for, about a second.
+        """Read the identity for the first time; a torn write is waited for, about a second.
 
-        Cancelled, it has loaded nothing.
+        May be called again when it has failed. Cancelled, it has loaded nothing.
 
         Raises:
             IdentityError: The identity cannot be read, is for another service, or is not valid now.
         """
-        async with self._lock:
-            return self._adopt(await self._read_usable(TORN_WRITE_PATIENCE))
+        while True:
+            if self._look() is not Verdict.UNDER_WAY:
+                identity = await self._read()
+                if identity is not None:
+                    return self._adopt(identity)
+            await trio.sleep(PAUSE)
 
     async def reload(self) -> Identity:
-        """Read the destination again, changed or not, and adopt what is new in it.
+        """Read the identity again, changed or not, and adopt what is new in it.
 
-        On failure the current generation stays, and `IdentityReloadFailed` is published. Calls at
-        the same time share one read. Cancelled, it keeps the current generation.
+        A rewrite under way is waited for, about a second. On failure the current generation stays,
+        and `IdentityReloadFailed` is published. Calls at the same time share one read. Cancelled,
+        it keeps the current generation.
 
         Returns:
             The current identity afterwards, new or not.
@@ -120,54 +129,161 @@ class IdentityStore:
         Raises:
             RuntimeError: `load` has not succeeded yet.
         """
-        look_before = self._look
-        async with self._lock:
-            if self._look is look_before or self._has_changed():
-                self._reported = None
-                await self._renew(TORN_WRITE_PATIENCE)
-            return self.current
+        self._check_loaded()
+        self._reported = None
+        if self._look() is Verdict.UNDER_WAY or not await self._renew():
+            await self._renew_patiently()
+        return self.current
+
+    async def settled(self) -> Identity:
+        """The current identity, once a rewrite under way has ended; that takes a second at most.
+
+        Otherwise as `fresh`.
+        """
+        self._check_loaded()
+        await self._renew_patiently()
+        return self.current
 
     async def fresh(self) -> Identity:
         """The current identity, after a look whether tbot has written a newer one.
 
-        Costs a few `stat` calls and a checkpoint when nothing has changed. What failed to load, or
-        was read so soon after it was written that a further write could go unnoticed, is tried
-        again at most once a second, in one attempt. Failures are published, once for each state of
-        the files. Cancelled, it keeps the current generation, and the next call looks again.
+        Costs a few `stat` calls and a checkpoint when nothing has changed, and while tbot is
+        writing; only when the current identity is not valid is a rewrite waited for, about a
+        second. What failed to load, or was read so soon after it was written that a further write
+        could go unnoticed, is tried again at most once a second. Failures are published, once for
+        each state of the files. Cancelled, it keeps the current generation, and the next call looks
+        again.
 
         Raises:
             RuntimeError: `load` has not succeeded yet.
         """
-        if not self._is_due():
+        valid = self._is_valid(self.current)
+        verdict = self._look()
+        if verdict is Verdict.UNCHANGED or (valid and verdict is Verdict.UNDER_WAY):
             await trio.lowlevel.checkpoint()
-            return self.current
-        async with self._lock:
-            if self._is_due():
-                await self._renew(TORN_WRITE_PATIENCE if self._has_changed() else 0)
-            return self.current
-
-    def _is_due(self) -> bool:
-        return self._has_changed() or self._look.is_due(trio.current_time())
-
-    def _has_changed(self) -> bool:
-        return self._source.stamp() != self._look.seen
-
-    async def _renew(self, patience: float) -> None:
-        """Adopt what is in the destination, or report why not."""
-        current = self.current
-        try:
-            identity = await self._read_usable(patience)
-        except IdentityError as error:
-            self._look = replace(self._look, again=True)
-            self._report(error)
+        elif valid:
+            await self._renew()
         else:
+            await self._renew_patiently()
+        return self.current
+
+    def _check_loaded(self) -> None:
+        _ = self.current
+
+    def _is_valid(self, identity: Identity) -> bool:
+        return identity.not_valid_before <= self._clock() <= identity.not_valid_after
+
+    def _look(self) -> Verdict:
+        stamp = self.source.stamp()
+        return self._rewrites.look(stamp, trio.current_time(), self._age(stamp))
+
+    def _age(self, stamp: Stamp) -> float:
+        """Seconds since the newest file was written."""
+        return self._clock().timestamp() - stamp.newest / _NANOSECONDS
+
+    async def _renew_patiently(self) -> None:
+        """Follow a change to its end: what was written is adopted, or reported as unusable."""
+        while (verdict := self._look()) is not Verdict.UNCHANGED:
+            if verdict is Verdict.READ and await self._renew():
+                return
+            await trio.sleep(PAUSE)
+
+    async def _renew(self) -> bool:
+        """Read once, and adopt what is new; returns False when it is to be tried again soon."""
+        reads = self._reads
+        async with self._lock:
+            if self._reads != reads and (verdict := self._look()) is not Verdict.READ:
+                return verdict is Verdict.UNCHANGED  # somebody else has read meanwhile
+            try:
+                identity = await self._read()
+            except IdentityError as error:
+                self._report(error)
+                return True
+            if identity is None:
+                return False
             self._reported = None
-            if not _is_same(identity, current):
+            if not self._is_current(identity):
                 self._adopt(identity)
+            return True
+
+    async def _read(self) -> Identity | None:
+        """One attempt; `None` when it may have met a write, and is to be tried again soon.
+
+        Cancelled, it leaves no trace, as it saw nothing.
+        """
+        self._seen = self.source.stamp()
+        try:
+            # The read has no effects, so a cancelled task need not wait for a slow file system.
+            identity = await trio.to_thread.run_sync(self.source.read, abandon_on_cancel=True)
+            self._check(identity)
+        except IdentityError as error:
+            self._reads += 1
+            if self._is_final(error):
+                raise
+            return None
+        self._reads += 1
+        self._rewrites.read_good(self._seen, trio.current_time(), self._age(self._seen))
+        return identity
+
+    def _check(self, identity: Identity) -> None:
+        """Whether what was read was not written meanwhile, and can be used."""
+        if self.source.stamp() != self._seen:
+            raise IdentityError(
+                Code.IDENTITY_MIXED, f"files in {self.source.directory} change while they are read"
+            )
+        if self._is_current(identity):
+            return
+        if self._service is not None:
+            identity.check_service(self._service)
+        identity.check_validity(self._clock())
+
+    def _is_final(self, error: IdentityError) -> bool:
+        """Take note of a failure; whether it is one for good, until the files look otherwise."""
+        self._look()  # what was written meanwhile has its own time to become readable
+        now = trio.current_time()
+        final = not self._may_be_torn(error) or self._rewrites.is_patience_over(now)
+        note = self._rewrites.read_failed if final else self._rewrites.read_torn
+        note(self._seen, now)
+        return final
+
+    def _may_be_torn(self, error: IdentityError) -> bool:
+        """Whether a write under way can be the cause; a missing directory cannot come from one."""
+        if error.code is Code.IDENTITY_MISSING:
+            return os.path.isdir(self.source.directory)  # noqa: PTH112 (is_dir raises in 3.11)
+        return error.code in _TORN
+
+    def _is_current(self, identity: Identity) -> bool:
+        current = self._current
+        return current is not None and (
+            identity.certificate == current.certificate
+            and identity.host_cas == current.host_cas
+            and identity.user_cas == current.user_cas
+            and identity.database_cas == current.database_cas
+        )
+
+    def _adopt(self, identity: Identity) -> Identity:
+        if self._current is not None:
+            identity = replace(identity, generation=self._current.generation + 1)
+        self._current = identity
+        self._service = identity.route.service
+        self._remember(identity)
+        self._publish(
+            IdentityLoaded(
+                generation=identity.generation,
+                service=identity.route.service,
+                not_valid_after=identity.not_valid_after,
+            )
+        )
+        return identity
+
+    def _remember(self, identity: Identity) -> None:
+        fingerprint = _fingerprint(identity.certificate_der)
+        if fingerprint not in self._known:
+            self._known.append(fingerprint)
 
     def _report(self, error: IdentityError) -> None:
         """Publish a failure, once for each state of the files."""
-        failure = (self._look.seen, error.code)
+        failure = (self._seen, error.code)
         if self._reported == failure:
             return
         self._reported = failure
@@ -180,76 +296,6 @@ class IdentityStore:
             )
         )
 
-    def _adopt(self, identity: Identity) -> Identity:
-        if self._current is not None:
-            identity = replace(identity, generation=self._current.generation + 1)
-        self._previous, self._current = self._current, identity
-        self._service = identity.route.service
-        self._publish(
-            IdentityLoaded(
-                generation=identity.generation,
-                service=identity.route.service,
-                not_valid_after=identity.not_valid_after,
-            )
-        )
-        return identity
 
-    async def _read_usable(self, patience: float) -> Identity:
-        """Read until nothing is torn, for `patience` seconds at most; check service and time."""
-        identity = await self._read_whole(trio.current_time() + patience)
-        if self._service is not None:
-            identity.check_service(self._service)
-        identity.check_validity(self._clock())
-        return identity
-
-    async def _read_whole(self, deadline: float) -> Identity:
-        while True:
-            try:
-                return await self._read_once()
-            except IdentityError as error:
-                if trio.current_time() >= deadline or not self._may_be_torn(error):
-                    raise
-            await trio.sleep(TORN_WRITE_PAUSE)
-
-    async def _read_once(self) -> Identity:
-        """One attempt, whose end is noted; a cancelled one leaves no note, as it saw nothing."""
-        # The look comes before the read: what is written in between makes the next look differ.
-        seen = self._source.stamp()
-        try:
-            # The read has no effects, so a cancelled task need not wait for a slow file system.
-            identity = await trio.to_thread.run_sync(self._source.read, abandon_on_cancel=True)
-        except IdentityError:
-            self._look = _Look(seen, trio.current_time(), again=True)
-            raise
-        age = self._clock().timestamp() - seen.newest / _NANOSECONDS
-        self._look = _Look(seen, trio.current_time(), again=age < TIMESTAMP_GRANULARITY)
-        return identity
-
-    def _may_be_torn(self, error: IdentityError) -> bool:
-        """Whether a write under way can be the cause; a missing directory cannot come from one."""
-        if error.code is Code.IDENTITY_MISSING:
-            return os.path.isdir(self._source.directory)  # noqa: PTH112 (is_dir raises in Python 3.11)
-        return error.code in _TORN
-
-
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """What the files looked like when they were read last."""
-
-    seen: Stamp
-    at: float
-    """In trio's time."""
-    again: bool
-    """Whether to read them once more although they look the same."""
-
-    def is_due(self, now: float) -> bool:
-        return self.again and now - self.at >= RECHECK_INTERVAL
-
-
-def _is_same(one: Identity, other: Identity) -> bool:
-    return (
-        one.certificate == other.certificate
-        and one.host_cas == other.host_cas
-        and one.user_cas == other.user_cas
-        and one.database_cas == other.database_cas
-    )
+def _fingerprint(certificate_der: bytes) -> bytes:
+    return sha256(certificate_der).digest()

@@ -13,9 +13,11 @@ from identities import (
     MINUTE,
     Authority,
     Cluster,
+    destination_files,
     make_authority,
     make_certificate,
     make_key,
+    settle,
     subject_attributes,
     write_destination,
 )
@@ -131,23 +133,58 @@ class TestAdmitted:
     ) -> None:
         own = holder(make_authority())
         write_destination(destination, cluster, key=own.key, certificate=own.certificate)
+        settle(destination)
         store = IdentityStore(DestinationSource(destination))
         await store.load()
         admission = TerminatingAdmission(POSTGRES, server_certificate, store)
         assert (await admit_holder(admission, own)).carry is not None
 
-    async def test_the_holder_of_the_previous_certificate_but_not_of_one_before_it(
+    async def test_the_holder_of_any_earlier_certificate_as_long_as_that_is_valid(
         self, destination: Path, cluster: Cluster, server_certificate: ServerCertificate
     ) -> None:
-        generations = [holder(make_authority()) for _ in range(3)]
+        generations = [holder(make_authority()) for _ in range(4)]
         store = IdentityStore(DestinationSource(destination))
-        for number, own in enumerate(generations):
+        for number, own in enumerate(generations[:3]):
             write_destination(destination, cluster, key=own.key, certificate=own.certificate)
+            settle(destination)
             await (store.reload() if number else store.load())
         admission = TerminatingAdmission(POSTGRES, server_certificate, store)
         outcomes = [await admit_holder(admission, own) for own in generations]
-        assert [outcome.carry is not None for outcome in outcomes] == [False, True, True]
-        assert outcomes[0].code is Code.CLIENT_CERTIFICATE_REJECTED
+        assert [outcome.carry is not None for outcome in outcomes] == [True, True, True, False]
+        assert outcomes[3].code is Code.CLIENT_CERTIFICATE_REJECTED
+        later = TerminatingAdmission(
+            POSTGRES, server_certificate, store, clock=lambda: NOW + 2 * HOUR
+        )
+        assert (await admit_holder(later, generations[0])).error is not None
+
+    async def test_the_holder_of_a_certificate_that_tbot_is_still_writing(
+        self,
+        destination: Path,
+        cluster: Cluster,
+        store: IdentityStore,
+        admission: TerminatingAdmission,
+    ) -> None:
+        """In a CA rotation: the pair is there, the authority that makes it trusted is not yet."""
+        rotated = replace(cluster, host=make_authority(), user=make_authority())
+        own = holder(rotated.user)
+        files = destination_files(rotated, own.key, own.certificate)
+        await store.fresh()
+        for name in ("tlscert", "key"):
+            (destination / name).write_bytes(files[name])
+        outcome = Outcome()
+
+        async def connect() -> None:
+            nonlocal outcome
+            outcome = await admit_holder(admission, own)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connect)
+            await trio.sleep(0.1)
+            assert store.current.generation == 1
+            for name in files.keys() - {"tlscert", "key"}:
+                (destination / name).write_bytes(files[name])
+        assert outcome.carry is not None
+        assert store.current.user_cas == (rotated.user.certificate,)
 
     async def test_after_a_rotation_of_the_user_ca_the_new_one_counts(
         self, admission: TerminatingAdmission, destination: Path, cluster: Cluster
@@ -280,6 +317,7 @@ class TestRefused:
         store = IdentityStore(DestinationSource(destination))
         for own in old, new:
             write_destination(destination, cluster, key=own.key, certificate=own.certificate)
+            settle(destination)
             await (store.load() if own is old else store.reload())
         later = NOW + 2 * HOUR
         admission = TerminatingAdmission(POSTGRES, server_certificate, store, clock=lambda: later)

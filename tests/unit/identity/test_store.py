@@ -14,9 +14,17 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from identities import (
     Cluster,
+    certificate_pem,
+    destination_files,
+    key_pem,
     make_authority,
+    make_certificate,
+    make_cluster,
+    make_key,
     subject_attributes,
     write_destination,
 )
@@ -24,10 +32,11 @@ from identities import (
 from dbproxy.errors import Code, IdentityError
 from dbproxy.events import Event, IdentityLoaded, IdentityReloadFailed
 from dbproxy.identity import DestinationSource, Identity, IdentityStore, read_destination
-from dbproxy.identity.store import RECHECK_INTERVAL, TORN_WRITE_PATIENCE
+from dbproxy.identity.rewrite import PATIENCE, PAUSE, QUIET, RECHECK_INTERVAL
+from dbproxy.identity.store import MOST_REMEMBERED
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-PAUSE = RECHECK_INTERVAL * 1.1
+RECHECK_LATER = RECHECK_INTERVAL * 1.1
 LONG_AGO = (NOW - timedelta(days=1)).timestamp()
 
 TORN = IdentityError(Code.KEY_MISMATCH, "the key does not match")
@@ -143,7 +152,6 @@ def bench(tmp_path: Path, first: Identity) -> Bench:
 async def test_the_first_load_gives_generation_one(bench: Bench, first: Identity) -> None:
     assert await bench.store.load() is first
     assert bench.store.current is first
-    assert bench.store.previous is None
     assert bench.events == [
         IdentityLoaded(
             generation=1, service="example-server", not_valid_after=first.not_valid_after
@@ -158,7 +166,6 @@ async def test_before_the_first_load_there_is_no_identity(bench: Bench) -> None:
         await bench.store.fresh()
     with pytest.raises(RuntimeError, match="has not been loaded"):
         await bench.store.reload()
-    assert bench.store.previous is None
 
 
 @pytest.mark.parametrize("error", [TORN, EMPTY, MISSING], ids=lambda error: error.code)
@@ -180,7 +187,7 @@ async def test_the_first_load_gives_up_after_a_second(
     with pytest.raises(IdentityError) as caught:
         await bench.store.load()
     assert caught.value.code is error.code
-    assert TORN_WRITE_PATIENCE <= trio.current_time() - begin <= TORN_WRITE_PATIENCE + 0.1
+    assert PATIENCE <= trio.current_time() - begin <= PATIENCE + 0.1
     assert bench.events == []
 
 
@@ -235,8 +242,6 @@ async def test_a_reload_takes_a_new_certificate(bench: Bench, second: Identity) 
     assert current.certificate == second.certificate
     assert current.generation == 2
     assert bench.store.current is current
-    assert bench.store.previous is not None
-    assert bench.store.previous.generation == 1
     assert [event.generation for event in bench.loaded()] == [1, 2]
 
 
@@ -259,20 +264,35 @@ async def test_a_reload_of_the_same_files_changes_nothing(bench: Bench, first: I
     await bench.store.load()
     bench.script(read_destination(first.files.directory))
     assert await bench.store.reload() is first
-    assert bench.store.previous is None
     assert len(bench.events) == 1
 
 
-async def test_only_one_earlier_generation_is_kept(
+async def test_it_knows_each_certificate_that_was_current(
     bench: Bench, make_identity: MakeIdentity
 ) -> None:
     await bench.store.load()
+    held = [bench.store.current]
     for _ in range(3):
         bench.script(make_identity())
-        await bench.store.reload()
+        held.append(await bench.store.reload())
     assert bench.store.current.generation == 4
-    assert bench.store.previous is not None
-    assert bench.store.previous.generation == 3
+    assert all(bench.store.has_held(identity.certificate_der) for identity in held)
+    assert not bench.store.has_held(make_identity().certificate_der)
+
+
+async def test_what_it_remembers_of_earlier_certificates_is_bounded(
+    bench: Bench, first: Identity, second: Identity
+) -> None:
+    """Of a certificate that comes back, as when a file is restored, one memory is kept."""
+    await bench.store.load()
+    for number in range(MOST_REMEMBERED + 10):
+        bench.script((second, first)[number % 2])
+        await bench.store.reload()
+    assert bench.store.has_held(first.certificate_der)
+    assert len(bench.store._known) == 2
+    bench.store._known.extend(bytes([number % 256]) for number in range(MOST_REMEMBERED - 1))
+    assert not bench.store.has_held(first.certificate_der)
+    assert bench.store.has_held(second.certificate_der)
 
 
 @pytest.mark.parametrize("error", [TORN, EMPTY, MISSING, UNREADABLE], ids=lambda error: error.code)
@@ -340,7 +360,7 @@ async def test_a_look_reads_nothing_when_nothing_has_changed(
     await bench.store.load()
     for _ in range(10):
         assert await bench.store.fresh() is first
-        await trio.sleep(PAUSE)
+        await trio.sleep(RECHECK_LATER)
     assert bench.reader.calls == 1
 
 
@@ -375,38 +395,75 @@ async def test_looks_at_the_same_time_share_one_read(bench: Bench, second: Ident
     assert bench.reader.calls == 1
 
 
-async def test_a_broken_renewal_is_waited_for_once_and_looked_at_once_a_second(
+async def test_a_broken_renewal_holds_no_look_up(
     bench: Bench, first: Identity, autojump_clock: trio.testing.MockClock
 ) -> None:
     await bench.store.load()
     bench.script(EMPTY)
     bench.touch()
-    assert await bench.store.fresh() is first
-    assert bench.reader.calls > 10
-    bench.reader.calls = 0
     begin = trio.current_time()
     for _ in range(10):
         assert await bench.store.fresh() is first
-    assert bench.reader.calls == 0
-    await trio.sleep(PAUSE)
-    assert await bench.store.fresh() is first
+    assert trio.current_time() == begin
     assert bench.reader.calls == 1
-    assert trio.current_time() - begin == pytest.approx(PAUSE)
 
 
-async def test_a_broken_renewal_is_reported_once(
-    bench: Bench, autojump_clock: trio.testing.MockClock
+async def test_a_broken_renewal_is_tried_often_for_a_second_and_then_once_a_second(
+    bench: Bench, first: Identity, autojump_clock: trio.testing.MockClock
 ) -> None:
     await bench.store.load()
     bench.script(EMPTY)
     bench.touch()
-    for _ in range(5):
+    begin = trio.current_time()
+    while trio.current_time() - begin < PATIENCE + 0.1:
         await bench.store.fresh()
-        await trio.sleep(PAUSE)
+        await trio.sleep(0.01)
+    assert 10 < bench.reader.calls <= PATIENCE / PAUSE + 1
     assert len(bench.failures()) == 1
+    bench.reader.calls = 0
+    for _ in range(30):
+        await bench.store.fresh()
+        await trio.sleep(0.1)
+    assert 2 <= bench.reader.calls <= 4
+    assert len(bench.failures()) == 1
+
+
+async def test_a_broken_renewal_is_reported_once_for_each_state_of_the_files(
+    bench: Bench, autojump_clock: trio.testing.MockClock
+) -> None:
+    await bench.store.load()
+    bench.script(EMPTY)
+    for number in range(1, 3):
+        bench.touch()
+        for _ in range(5):
+            await bench.store.settled()
+            await trio.sleep(RECHECK_LATER)
+        assert len(bench.failures()) == number
+
+
+async def test_an_invalid_identity_makes_a_look_wait_for_a_write_to_end(
+    bench: Bench,
+    first: Identity,
+    make_identity: MakeIdentity,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    await bench.store.load()
+    bench.now = first.not_valid_after + timedelta(seconds=1)
+    third = make_identity(begin=bench.now, end=bench.now + timedelta(hours=1))
     bench.touch()
-    await bench.store.fresh()
-    assert len(bench.failures()) == 2
+    bench.script(EMPTY, TORN, third)
+    assert (await bench.store.fresh()).certificate == third.certificate
+    assert bench.failures() == []
+
+
+async def test_an_expired_identity_that_is_still_there_is_not_a_failed_reload(
+    bench: Bench, first: Identity
+) -> None:
+    """That it has expired is told where the time is watched, and to each client."""
+    await bench.store.load()
+    bench.now = first.not_valid_after + timedelta(seconds=1)
+    assert await bench.store.reload() is first
+    assert bench.failures() == []
 
 
 async def test_a_broken_renewal_heals_although_the_files_look_the_same(
@@ -416,7 +473,7 @@ async def test_a_broken_renewal_heals_although_the_files_look_the_same(
     bench.script(UNREADABLE, second)
     bench.touch()
     assert (await bench.store.fresh()).generation == 1
-    await trio.sleep(PAUSE)
+    await trio.sleep(RECHECK_LATER)
     assert (await bench.store.fresh()).generation == 2
 
 
@@ -430,7 +487,7 @@ async def test_a_certificate_of_the_future_is_taken_once_its_time_has_come(
     assert (await bench.store.fresh()).generation == 1
     assert [failure.code for failure in bench.failures()] == [Code.CERTIFICATE_NOT_YET_VALID]
     bench.now = begin + timedelta(seconds=1)
-    await trio.sleep(PAUSE)
+    await trio.sleep(RECHECK_LATER)
     assert (await bench.store.fresh()).generation == 2
 
 
@@ -442,10 +499,10 @@ async def test_files_written_a_moment_ago_are_read_once_more(
     await bench.store.load()
     bench.script(second)
     assert (await bench.store.fresh()).generation == 1
-    await trio.sleep(PAUSE)
+    await trio.sleep(RECHECK_LATER)
     bench.now += timedelta(minutes=1)
     assert (await bench.store.fresh()).generation == 2
-    await trio.sleep(PAUSE)
+    await trio.sleep(RECHECK_LATER)
     await bench.store.fresh()
     assert bench.reader.calls == 1
 
@@ -552,13 +609,100 @@ async def test_a_writer_between_two_files_is_waited_for(
     new_key = (tmp_path / "key").read_bytes()
     (tmp_path / "key").write_bytes(old_key)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(store.fresh)
+        nursery.start_soon(store.settled)
         await trio.sleep(0.3)
         (tmp_path / "key").write_bytes(b"")
         await trio.sleep(0.3)
         (tmp_path / "key").write_bytes(new_key)
     assert store.current.certificate == certificate
     assert [event.name for event in events] == ["identity-loaded", "identity-loaded"]
+
+
+async def test_a_rewrite_of_some_files_is_taken_when_it_has_come_to_rest(
+    destination: Path, cluster: Cluster, autojump_clock: trio.testing.MockClock
+) -> None:
+    """As when somebody else writes certificate and key, and leaves the authorities alone."""
+    store = IdentityStore(DestinationSource(destination))
+    first = await store.load()
+    key = make_key()
+    (destination / "key").write_bytes(key_pem(key))
+    certificate = make_certificate(cluster.user, key)
+    (destination / "tlscert").write_bytes(certificate_pem(certificate))
+    assert await store.fresh() is first
+    await trio.sleep(QUIET)
+    assert (await store.fresh()).certificate == certificate
+
+
+FILES_IN_ORDER_OF_V14 = (
+    "tlscert",
+    "key",
+    "teleport-host-ca.crt",
+    "teleport-user-ca.crt",
+    "teleport-database-ca.crt",
+)
+FILES_IN_ORDER_OF_V18 = (*FILES_IN_ORDER_OF_V14[2:], *FILES_IN_ORDER_OF_V14[:2])
+
+
+def renewal_of(cluster: Cluster) -> dict[str, bytes]:
+    key = make_key()
+    return destination_files(cluster, key, make_certificate(cluster.user, key))
+
+
+@pytest.mark.parametrize("order", [FILES_IN_ORDER_OF_V14, FILES_IN_ORDER_OF_V18])
+@given(data=st.data())
+@settings(deadline=None, max_examples=20)
+def test_between_any_two_steps_of_a_rewrite_the_identity_is_the_old_or_the_new_one(
+    order: tuple[str, ...],
+    data: st.DataObject,
+    cluster: Cluster,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """All authorities change too, as in a CA rotation, so that any mixture would show."""
+    directory = tmp_path_factory.mktemp("machine-id")
+    old, new = renewal_of(cluster), renewal_of(make_cluster())
+    chunks = {name: data.draw(st.integers(1, 3), label=f"chunks of {name}") for name in order}
+    gaps = st.sampled_from([0.0, 0.01, 0.05, 0.1])
+
+    async def rewrite(store: IdentityStore) -> None:
+        for name in order:
+            content, parts = new[name], chunks[name]
+            with (directory / name).open("wb", buffering=0) as file:
+                await look(store)
+                for part in range(parts):
+                    size = len(content)
+                    file.write(content[size * part // parts : size * (part + 1) // parts])
+                    await look(store)
+            await trio.sleep(data.draw(gaps, label=f"gap after {name}"))
+
+    async def look(store: IdentityStore) -> None:
+        seen.append(await store.fresh())
+        await trio.sleep(data.draw(gaps, label="gap") / 5)
+
+    async def main() -> None:
+        store = IdentityStore(DestinationSource(directory))
+        await store.load()
+        await rewrite(store)
+        await store.settled()
+        assert store.current.generation == 2
+        seen.append(store.current)
+
+    for name, content in old.items():
+        (directory / name).write_bytes(content)
+    seen: list[Identity] = []
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    for identity in seen:
+        expected = old if identity.generation == 1 else new
+        assert parts_of(identity) == {name: expected[name] for name in parts_of(identity)}
+
+
+def parts_of(identity: Identity) -> dict[str, bytes]:
+    return {
+        "tlscert": certificate_pem(identity.certificate),
+        "key": key_pem(identity.private_key),
+        "teleport-host-ca.crt": certificate_pem(*identity.host_cas),
+        "teleport-user-ca.crt": certificate_pem(*identity.user_cas),
+        "teleport-database-ca.crt": certificate_pem(*identity.database_cas),
+    }
 
 
 async def test_under_constant_renewals_every_identity_is_whole(

@@ -1,0 +1,164 @@
+"""When files are worth reading."""
+
+import pytest
+
+from dbproxy.identity.rewrite import (
+    PATIENCE,
+    PAUSE,
+    QUIET,
+    RECHECK_INTERVAL,
+    TIMESTAMP_GRANULARITY,
+    Rewrites,
+    Verdict,
+)
+from dbproxy.identity.stamp import FileStamp, Stamp
+
+OLD = 1e6
+"""Seconds since the newest file was written: long ago."""
+
+
+def stamp(*versions: int | None) -> Stamp:
+    """What files of these versions look like; `None` is an absent one."""
+    return Stamp(
+        tuple(version and FileStamp(version, version, 100, version) for version in versions)
+    )
+
+
+class Looks:
+    """Looks at files, at times that a test chooses; unless it says otherwise, just written."""
+
+    def __init__(self) -> None:
+        self.rewrites = Rewrites()
+        self.now = 1000.0
+
+    def __call__(self, *versions: int | None, after: float = 0.0, age: float = 0.0) -> Verdict:
+        self.now += after
+        return self.rewrites.look(stamp(*versions), self.now, age)
+
+    def good(self, *versions: int | None, age: float = OLD) -> None:
+        self.rewrites.read_good(stamp(*versions), self.now, age)
+
+    def torn(self, *versions: int | None) -> None:
+        self.rewrites.read_torn(stamp(*versions), self.now)
+
+    def failed(self, *versions: int | None) -> None:
+        self.rewrites.read_failed(stamp(*versions), self.now)
+
+    @property
+    def patience_is_over(self) -> bool:
+        return self.rewrites.is_patience_over(self.now)
+
+
+@pytest.fixture
+def look() -> Looks:
+    return Looks()
+
+
+@pytest.fixture
+def loaded(look: Looks) -> Looks:
+    """Three files were read, long after they were written."""
+    look(1, 1, 1)
+    look.good(1, 1, 1)
+    return look
+
+
+def test_the_first_look_is_for_reading(look: Looks) -> None:
+    assert look(1, 1, 1) is Verdict.READ
+
+
+def test_even_when_there_is_nothing_to_read(look: Looks) -> None:
+    assert look(None, None) is Verdict.READ
+
+
+def test_nothing_happens_until_something_is_written(loaded: Looks) -> None:
+    assert loaded(1, 1, 1, after=1e6) is Verdict.UNCHANGED
+
+
+def test_a_rewrite_is_under_way_until_each_file_has_changed(loaded: Looks) -> None:
+    assert loaded(2, 1, 1) is Verdict.UNDER_WAY
+    assert loaded(2, 2, 1, after=0.1) is Verdict.UNDER_WAY
+    assert loaded(2, 2, 2, after=0.1) is Verdict.READ
+
+
+def test_files_that_are_not_there_do_not_count(look: Looks) -> None:
+    look.good(1, None, 1)
+    assert look(2, None, 2) is Verdict.READ
+
+
+def test_a_file_that_appears_or_goes_is_a_change(loaded: Looks) -> None:
+    assert loaded(2, None, 2) is Verdict.READ
+    loaded.good(2, None, 2)
+    assert loaded(2, 3, 2) is Verdict.UNDER_WAY
+
+
+def test_a_rewrite_of_some_files_is_complete_after_a_quiet_moment(loaded: Looks) -> None:
+    assert loaded(2, 1, 1) is Verdict.UNDER_WAY
+    assert loaded(2, 2, 1, after=QUIET * 0.9) is Verdict.UNDER_WAY
+    assert loaded(2, 2, 1, after=QUIET * 0.9) is Verdict.UNDER_WAY
+    assert loaded(2, 2, 1, after=QUIET * 0.2) is Verdict.READ
+
+
+def test_a_change_that_is_noticed_long_after_it_happened_is_complete(loaded: Looks) -> None:
+    assert loaded(2, 1, 1, age=TIMESTAMP_GRANULARITY) is Verdict.READ
+
+
+def test_a_change_that_takes_itself_back_was_none(loaded: Looks) -> None:
+    assert loaded(2, 1, 1) is Verdict.UNDER_WAY
+    assert loaded(1, 1, 1) is Verdict.UNCHANGED
+
+
+def test_patience_with_a_rewrite_that_never_ends_is_over_some_time(loaded: Looks) -> None:
+    for version in range(2, 12):
+        assert loaded(version, 1, 1, after=PATIENCE / 10) is Verdict.UNDER_WAY
+        assert not loaded.patience_is_over
+    assert loaded(20, 1, 1, after=PATIENCE / 10) is Verdict.READ
+    assert loaded.patience_is_over
+
+
+def test_what_was_torn_is_read_again_after_a_pause(loaded: Looks) -> None:
+    assert loaded(2, 2, 2) is Verdict.READ
+    loaded.torn(2, 2, 2)
+    assert loaded(2, 2, 2) is Verdict.UNDER_WAY
+    assert loaded(2, 2, 2, after=PAUSE * 1.1) is Verdict.READ
+    loaded.torn(2, 2, 2)
+    assert loaded(2, 2, 3) is Verdict.READ
+
+
+def test_a_torn_read_of_unchanged_files_is_repeated_until_patience_is_over(loaded: Looks) -> None:
+    loaded.torn(1, 1, 1)
+    assert not loaded.patience_is_over
+    assert loaded(1, 1, 1, after=PAUSE * 1.1) is Verdict.READ
+    loaded.torn(1, 1, 1)
+    assert loaded(1, 1, 1, after=PATIENCE) is Verdict.READ
+    assert loaded.patience_is_over
+
+
+def test_a_failure_for_good_is_looked_at_now_and_then(loaded: Looks) -> None:
+    assert loaded(2, 2, 2) is Verdict.READ
+    loaded.failed(2, 2, 2)
+    assert loaded(2, 2, 2, after=RECHECK_INTERVAL * 0.9) is Verdict.UNCHANGED
+    assert loaded(2, 2, 2, after=RECHECK_INTERVAL * 0.2) is Verdict.READ
+    assert loaded.patience_is_over
+
+
+def test_a_write_after_a_failure_has_patience_of_its_own(loaded: Looks) -> None:
+    loaded(2, 1, 1)
+    loaded.failed(2, 1, 1)
+    assert loaded(3, 1, 1, after=1e6) is Verdict.UNDER_WAY
+    assert not loaded.patience_is_over
+
+
+def test_after_a_failure_each_file_has_to_change_since_the_last_good_read(loaded: Looks) -> None:
+    """The failure may have met half of the rewrite."""
+    loaded(2, 2, 1)
+    loaded.failed(2, 2, 1)
+    assert loaded(2, 2, 2) is Verdict.READ
+
+
+def test_what_was_read_just_after_it_was_written_is_read_once_more(look: Looks) -> None:
+    look(1, 1, 1)
+    look.good(1, 1, 1, age=TIMESTAMP_GRANULARITY / 2)
+    assert look(1, 1, 1, after=RECHECK_INTERVAL / 2) is Verdict.UNCHANGED
+    assert look(1, 1, 1, after=RECHECK_INTERVAL / 2) is Verdict.READ
+    look.good(1, 1, 1, age=TIMESTAMP_GRANULARITY)
+    assert look(1, 1, 1, after=1e6) is Verdict.UNCHANGED
