@@ -56,18 +56,31 @@ def listen_address(uri: str | None, port: int, *, anywhere: bool) -> ListenAddre
         anywhere: Whether an address that other hosts can reach is allowed.
 
     Raises:
-        UsageError: The URI is malformed, or reachable by others without `anywhere`.
+        UsageError: The URI is malformed, or reachable by others without `anywhere`; a name counts
+            as reachable, since whoever answers for it decides.
     """
     if uri is None:
         return TCPAddress(_DEFAULT_HOST, port)
     address = _parse(uri)
-    if isinstance(address, TCPAddress) and not anywhere and not _is_loopback(address.host):
+    if isinstance(address, TCPAddress) and not anywhere:
+        _check_loopback(uri, address.host)
+    return address
+
+
+def _check_loopback(uri: str, host: str) -> None:
+    try:
+        is_loopback = ip_address(host).is_loopback
+    except ValueError as error:
+        raise UsageError(
+            f"--listen {uri}: {host} cannot be resolved, or is not a loopback address",
+            next_step="Listen on 127.0.0.1, [::1] or a Unix socket.",
+        ) from error
+    if not is_loopback:
         raise UsageError(
             f"--listen {uri} can be reached from other hosts",
             next_step="Listen on 127.0.0.1, [::1] or a Unix socket, or add"
             " --unsafe-listen-anywhere if that is what you want.",
         )
-    return address
 
 
 def _parse(uri: str) -> ListenAddress:
@@ -92,13 +105,6 @@ def _malformed(uri: str) -> UsageError:
     )
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 async def open_listener(address: ListenAddress) -> trio.SocketListener:
     """Bind and listen.
 
@@ -119,11 +125,28 @@ async def open_listener(address: ListenAddress) -> trio.SocketListener:
 
 def _listen_error(address: ListenAddress, error: OSError) -> ListenError:
     if error.errno == errno.EADDRINUSE:
-        return ListenError(
-            Code.ADDRESS_IN_USE, f"cannot listen on {address}: another process uses it"
-        )
+        return _in_use(address)
     code = Code.LISTEN_DENIED if error.errno in _DENIED else Code.LISTEN_FAILED
     return ListenError(code, f"cannot listen on {address}: {error.strerror or error}")
+
+
+def _in_use(address: ListenAddress) -> ListenError:
+    what, next_step = "another process uses it", None
+    if isinstance(address, UnixAddress):
+        next_step = "Choose another path with --listen."
+        if not _is_socket(address.path):
+            what = f"{address.path} exists and is not a socket"
+    return ListenError(
+        Code.ADDRESS_IN_USE, f"cannot listen on {address}: {what}", next_step=next_step
+    )
+
+
+def _is_socket(path: Path) -> bool:
+    """Also when nothing can be said of it."""
+    try:
+        return stat.S_ISSOCK(path.stat().st_mode)
+    except OSError:
+        return True
 
 
 async def _open_tcp(address: TCPAddress) -> trio.SocketListener:

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import trio
 
-from dbproxy.errors import DBProxyError
+from dbproxy.errors import Code, DBProxyError
 from dbproxy.events import Event, Subscriber, TunnelFailed
 from dbproxy.fleet.backoff import Backoff
 from dbproxy.fleet.tunnels import Tunnel, settings_for
@@ -14,6 +15,11 @@ from dbproxy.proxy import DatabaseProxy, Prepared, Started
 from dbproxy.settings import Settings
 
 __all__ = ["TunnelRunner"]
+
+LISTEN_ELSEWHERE: Final = (
+    "Choose another `listen` for this tunnel in tbot.yaml, unless tbot itself opens the tunnel:"
+    " then give tbot a copy of the file without its `database-tunnel` services."
+)
 
 
 class _Opening:
@@ -130,5 +136,5 @@ class TunnelRunner:
             retry_in=pause,
             code=error.code,
             reason=error.message,
-            next_step=error.next_step,
+            next_step=LISTEN_ELSEWHERE if error.code is Code.ADDRESS_IN_USE else error.next_step,
         )

@@ -121,7 +121,7 @@ def _check_listen(tunnel: TunnelService, *, anywhere: bool) -> None:
     try:
         listen_address(tunnel.listen, 0, anywhere=anywhere)
     except UsageError as error:
-        what = f"{tunnel.place}: {tunnel.listen} can be reached from other hosts"
+        what = f"{tunnel.place}: {error.message.removeprefix('--listen ')}"
         raise UsageError(what, next_step=error.next_step) from error
 
 

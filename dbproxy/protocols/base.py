@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from dbproxy.errors import DBProxyError
+from dbproxy.errors import ClientError, DBProxyError
 from dbproxy.settings import Mode
 
 __all__ = [
@@ -66,12 +66,16 @@ class Carry:
         reply_expected: Whether an upstream that ends without a byte is a failure. False for a
             PostgreSQL CancelRequest, which is never answered.
         greeting: What dbproxy has to say to the upstream first, on its own account.
+        user: The database user that the client asks for, where its first message shows it.
+        database: The database name that it asks for, likewise.
     """
 
     first_flight: bytes
     authenticate: bool
     reply_expected: bool = True
     greeting: UpstreamGreeting | None = None
+    user: str | None = None
+    database: str | None = None
 
 
 PrologueEvent: TypeAlias = Reply | StartTLS | Carry
@@ -92,6 +96,11 @@ class Prologue(ABC):
     @abstractmethod
     def started(self) -> bool:
         """Whether the client has sent anything."""
+
+    @property
+    def parting(self) -> ClientError | None:
+        """What a client disliked that goes away now, where the protocol can tell."""
+        return None
 
     @abstractmethod
     def refusal(self, error: DBProxyError) -> bytes:
@@ -135,6 +144,8 @@ class DatabaseProtocol(ABC):
     """As in text for people."""
     alpn: Sequence[str]
     """The ALPN values to offer, the preferred one first."""
+    default_port: int
+    """The TCP port that clients take without one, which may stand in a Unix socket's name too."""
 
     @abstractmethod
     def prologue(self, mode: Mode, *, inside_tls: bool = False) -> Prologue:
@@ -148,6 +159,18 @@ class DatabaseProtocol(ABC):
     @abstractmethod
     def server_alpn(self) -> bytes | None:
         """The ALPN value to agree to when a client's TLS ends here, if the protocol has one."""
+
+    @abstractmethod
+    def socket_name(self, port: int | str) -> str:
+        """The name that the usual clients expect a Unix socket to have, in a directory of choice.
+
+        Args:
+            port: The port that they are given, or a placeholder for it.
+        """
+
+    @abstractmethod
+    def port_of_socket(self, name: str) -> int | None:
+        """The port to give the usual clients for a Unix socket; `None` if they cannot find it."""
 
     @abstractmethod
     def connect_command(self, facts: ConnectionFacts) -> str:

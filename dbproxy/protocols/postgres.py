@@ -29,6 +29,7 @@ Tested in `tests/unit/protocols/test_postgres.py`, split at every byte, and with
 `tests/integration/`.
 """
 
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from enum import Enum, auto
@@ -65,6 +66,11 @@ _TLS_HANDSHAKE: Final = b"\x16\x03"
 """A TLS record of type handshake, any version 3.x (RFC 8446 §5.1)."""
 _TLS_ALERT_HANDSHAKE_FAILURE: Final = b"\x15\x03\x03\x00\x02\x02\x28"
 """A fatal handshake_failure alert in the clear (RFC 8446 §6): a TLS client reports it."""
+
+_SOCKET_PREFIX: Final = ".s.PGSQL."
+"""libpq finds a Unix socket by directory and port (PostgreSQL documentation, 32.1.2, `host`)."""
+_SOCKET_NAME: Final = re.compile(rf"{re.escape(_SOCKET_PREFIX)}([1-9][0-9]{{0,4}})")
+_HIGHEST_PORT: Final = 65535
 
 _SQLSTATES: Final = {
     Code.UPSTREAM_UNREACHABLE: "08001",
@@ -227,7 +233,17 @@ class PostgresPrologue(Prologue):
                 Code.CLIENT_NOT_TLS, "the client connected without TLS, and this port requires it"
             )
         first_flight, self._buffer = packet + self._buffer, b""
-        return [Carry(first_flight, authenticate=True)]
+        user, database = _user_and_database(packet)
+        return [Carry(first_flight, authenticate=True, user=user, database=database)]
+
+    @property
+    def parting(self) -> ClientError | None:
+        if _SSL_REQUEST not in self._declined:
+            return None
+        return ClientError(
+            Code.CLIENT_TLS_ON_TUNNEL,
+            "the client asked for TLS, which this port declines (--tunnel), and went away",
+        )
 
     def refusal(self, error: DBProxyError) -> bytes:
         if self._state is _State.CANCELLING or not self._started:
@@ -236,6 +252,19 @@ class PostgresPrologue(Prologue):
             return _TLS_ALERT_HANDSHAKE_FAILURE
         message = f"dbproxy: {error.message} [{error.code}]"
         return error_response(sqlstate_of(error.code), message, error.problem.client_hint)
+
+
+def _user_and_database(startup_message: bytes) -> tuple[str | None, str | None]:
+    """The parameters `user` and `database`; without the second it is the first."""
+    words = startup_message[_HEADER_SIZE:].split(b"\0")
+    parameters = dict(zip(words[::2], words[1::2], strict=False))
+    user = parameters.get(b"user")
+    database = parameters.get(b"database") or user
+    return _text(user), _text(database)
+
+
+def _text(name: bytes | None) -> str | None:
+    return name.decode(errors="replace") if name else None
 
 
 def _what(beginning: bytes) -> str:
@@ -254,12 +283,20 @@ class Postgres(DatabaseProtocol):
     readable_name = "PostgreSQL"
     # Teleport, lib/srv/alpnproxy/common/protocols.go; ping variants come first.
     alpn = ("teleport-postgres-ping", "teleport-postgres")
+    default_port = 5432
 
     def prologue(self, mode: Mode, *, inside_tls: bool = False) -> PostgresPrologue:
         return PostgresPrologue(mode, inside_tls=inside_tls)
 
     def server_alpn(self) -> bytes | None:
         return b"postgresql"
+
+    def socket_name(self, port: int | str) -> str:
+        return f"{_SOCKET_PREFIX}{port}"
+
+    def port_of_socket(self, name: str) -> int | None:
+        found = _SOCKET_NAME.fullmatch(name)
+        return int(found[1]) if found is not None and int(found[1]) <= _HIGHEST_PORT else None
 
     def connect_command(self, facts: ConnectionFacts) -> str:
         parameters: dict[str, object] = {"host": facts.host, "port": facts.port}

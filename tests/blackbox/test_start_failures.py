@@ -97,7 +97,8 @@ def test_an_expired_certificate_is_refused(run: Run, tmp_path: Path, cluster: Cl
     )
     outcome = run("db", "--destination-dir", tmp_path / "old", PROXY)
     check(outcome, "certificate-expired", str(tmp_path / "old"))
-    assert "tbot" in outcome.err
+    assert "start dbproxy again, or give --wait-for-identity" in outcome.err
+    assert "a restart is not needed" not in outcome.err
 
 
 def test_a_certificate_of_the_future_is_refused(run: Run, tmp_path: Path, cluster: Cluster) -> None:

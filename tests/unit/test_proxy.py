@@ -4,6 +4,7 @@ import ssl
 import stat
 from pathlib import Path
 
+import pytest
 import trio
 import trio.testing
 from identities import (
@@ -48,6 +49,7 @@ class TestServing:
         names = [event.name for event in bench.events]
         assert names == [
             "identity-loaded",
+            "insecure-choice",
             "listening",
             "connection-opened",
             "upstream-connected",
@@ -195,6 +197,28 @@ def write_pair(directory: Path, credentials: Credentials) -> tuple[Path, Path]:
 class TestInsecureChoices:
     """They are loud."""
 
+    async def test_a_port_that_every_local_user_can_use_is_an_event(
+        self, destination: Path, upstream_context: ssl.SSLContext
+    ) -> None:
+        async with running(destination, upstream_context) as bench:
+            (choice,) = bench.published(InsecureChoice)
+            assert choice.option == "--tunnel"
+            assert f"every user of this host can use {bench.started.address}" in choice.consequence
+
+    @pytest.mark.parametrize("settings", [{"tunnel": False}, {"tunnel": False, "terminate": True}])
+    async def test_a_port_for_holders_of_the_certificate_is_none(
+        self, settings: dict[str, bool], destination: Path, upstream_context: ssl.SSLContext
+    ) -> None:
+        async with running(destination, upstream_context, **settings) as bench:
+            assert not bench.published(InsecureChoice)
+
+    async def test_a_socket_with_permissions_is_none(
+        self, destination: Path, upstream_context: ssl.SSLContext, tmp_path: Path
+    ) -> None:
+        listen = f"unix://{tmp_path}/.s.PGSQL.5432"
+        async with running(destination, upstream_context, listen=listen) as bench:
+            assert not bench.published(InsecureChoice)
+
     async def test_trusting_anybody_is_an_event(self, destination: Path) -> None:
         stranger = server_context(make_credentials(None, "stranger"), alpn=["teleport-postgres"])
         async with (
@@ -202,7 +226,7 @@ class TestInsecureChoices:
             await bench.connect_and_greet(),
         ):
             pass
-        (choice,) = bench.published(InsecureChoice)
+        choice, _tunnel = bench.published(InsecureChoice)
         assert choice.option == "--insecure"
 
     async def test_without_it_a_stranger_is_refused(self, destination: Path) -> None:
@@ -210,7 +234,7 @@ class TestInsecureChoices:
         async with running(destination, stranger) as bench, await bench.connect() as client:
             await client.send_all(STARTUP)
             assert b"[upstream-untrusted]" in await client.receive_some()
-        assert bench.published(InsecureChoice) == []
+        assert [it.option for it in bench.published(InsecureChoice)] == ["--tunnel"]
 
     async def test_a_named_authority_is_trusted(self, destination: Path, tmp_path: Path) -> None:
         authority = make_authority("private")
@@ -232,7 +256,7 @@ class TestInsecureChoices:
             destination, upstream_context, listen="tcp://127.0.0.1:0", unsafe_listen_anywhere=True
         ) as bench:
             pass
-        (choice,) = bench.published(InsecureChoice)
+        choice, _tunnel = bench.published(InsecureChoice)
         assert choice.option == "--unsafe-listen-anywhere"
 
 

@@ -103,7 +103,7 @@ class TestStopping:
     async def test_cancelled_it_leaves_neither_listener_nor_connection(
         self, destination: Path, upstream_context: ssl.SSLContext, tmp_path: Path
     ) -> None:
-        path = tmp_path / "socket"
+        path = tmp_path / ".s.PGSQL.5432"
         events: list[Event] = []
         async with open_server(tls_handler(upstream_context, echo)) as port:
             settings = Settings(
@@ -190,6 +190,29 @@ class TestFailingToStart:
         )
         assert isinstance(error, UsageError)
         assert "--tunnel" in error.next_step
+
+    async def test_with_an_address_in_use_that_listen_named(self, destination: Path) -> None:
+        async with open_server(echo) as port:
+            error = await self.failure(destination, listen=f"tcp://127.0.0.1:{port}")
+        assert error.code is Code.ADDRESS_IN_USE
+        assert error.next_step == "Choose another address with --listen."
+
+    @pytest.mark.parametrize(
+        "name", ["socket", ".s.PGSQL.", ".s.PGSQL.x", ".s.PGSQL.0", ".s.PGSQL.65536"]
+    )
+    async def test_with_a_unix_socket_that_no_client_would_find(
+        self, name: str, destination: Path, tmp_path: Path
+    ) -> None:
+        error = await self.failure(destination, listen=f"unix://{tmp_path}/{name}")
+        assert isinstance(error, UsageError)
+        assert f"{tmp_path}/{name}" in error.message
+        assert f"unix://{tmp_path}/.s.PGSQL.5432" in error.next_step
+
+    async def test_with_a_directory_for_a_unix_socket(
+        self, destination: Path, tmp_path: Path
+    ) -> None:
+        error = await self.failure(destination, listen=f"unix://{tmp_path}")
+        assert f"unix://{tmp_path}/.s.PGSQL.5432" in error.next_step
 
     @pytest.mark.parametrize("listen", ["tcp://0.0.0.0:0", "nonsense", "tcp://[::1"])
     async def test_with_an_address_to_listen_on_that_is_refused(

@@ -43,7 +43,7 @@ class TestAddress:
         assert listen_address(uri, 0, anywhere=False) == address
 
     @pytest.mark.parametrize(
-        "host", ["0.0.0.0", "10.0.0.1", "[::]", "[2001:db8::1]", "example.com", "[::ffff:10.0.0.1]"]
+        "host", ["0.0.0.0", "10.0.0.1", "[::]", "[2001:db8::1]", "[::ffff:10.0.0.1]"]
     )
     def test_what_other_hosts_can_reach_needs_a_second_word(self, host: str) -> None:
         with pytest.raises(UsageError, match="can be reached from other hosts") as caught:
@@ -52,6 +52,13 @@ class TestAddress:
         assert listen_address(f"tcp://{host}:5432", 0, anywhere=True) == TCPAddress(
             host.strip("[]"), 5432
         )
+
+    def test_a_name_is_not_helped_by_letting_other_hosts_in(self) -> None:
+        with pytest.raises(UsageError, match="cannot be resolved, or is not a loop") as caught:
+            listen_address("tcp://nosuchhost:1", 0, anywhere=False)
+        assert "nosuchhost" in caught.value.message
+        assert "--unsafe-listen-anywhere" not in caught.value.next_step
+        assert listen_address("example.com:1", 0, anywhere=True) == TCPAddress("example.com", 1)
 
     @pytest.mark.parametrize(
         "uri",
@@ -210,6 +217,7 @@ class TestUnix:
             with pytest.raises(ListenError) as caught:
                 await open_listener(UnixAddress(path))
             assert caught.value.code is Code.ADDRESS_IN_USE
+            assert caught.value.next_step == "Choose another path with --listen."
             probe = await listener.accept()  # which the attempt has left
             await probe.aclose()
             async with await trio.open_unix_socket(path), await listener.accept():
@@ -235,6 +243,8 @@ class TestUnix:
         with pytest.raises(ListenError) as caught:
             await open_listener(UnixAddress(path))
         assert caught.value.code is Code.ADDRESS_IN_USE
+        assert caught.value.message.endswith(f"{path} exists and is not a socket")
+        assert "--port" not in caught.value.next_step
         assert read(path) == "precious"
 
     async def test_a_directory_is_not_replaced(self, tmp_path: Path) -> None:

@@ -215,10 +215,14 @@ async def test_each_failure_is_an_event_with_its_code_of_that_tunnel(
             retry_in=pause,
             code=error.code,
             reason=error.message,
-            next_step=error.next_step,
+            next_step=next_step,
         )
-        for number, pause, error in ((1, 1.0, MISSING), (2, 2.0, IN_USE))
+        for number, pause, error, next_step in (
+            (1, 1.0, MISSING, MISSING.next_step),
+            (2, 2.0, IN_USE, runner_module.LISTEN_ELSEWHERE),
+        )
     ]
+    assert "--port" not in runner_module.LISTEN_ELSEWHERE
 
 
 async def test_what_every_attempt_says_is_published_once_until_the_tunnel_is_open(
