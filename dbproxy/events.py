@@ -69,8 +69,9 @@ class ConnectionRecord:
         mode: `passthrough`, `terminate` or `tunnel`.
         service: The Teleport database service.
         protocol: The database protocol.
-        database_user: The database user that the certificate names, if it names one.
-        database_name: The database that the certificate names, if it names one.
+        database_user: The database user that the client asked for; None where its own TLS hides
+            it (`passthrough`), and before its first message.
+        database_name: The database that it asked for, likewise.
         generation: Which generation of the identity the connection used; 0 when it used none.
         bytes_up: Bytes of the database protocol from client to upstream.
         bytes_down: Bytes of the database protocol from upstream to client.
@@ -157,7 +158,7 @@ class IdentityReloadFailed(Event):
 class IdentityAwaited(Event):
     """There is no usable identity yet, and dbproxy waits for one, `remaining` seconds at most.
 
-    Published when the wait begins, whenever the reason changes, and now and then in between.
+    Published when the wait begins, whenever the code changes, and every ten seconds.
     """
 
     name: ClassVar[str] = "waiting-for-identity"

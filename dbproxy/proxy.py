@@ -1,15 +1,14 @@
 """DatabaseProxy: wires the parts together, runs them and drains them."""
 
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 import trio
-from cryptography.x509 import Certificate
 
 from dbproxy.downstream import (
     Admission,
@@ -18,6 +17,7 @@ from dbproxy.downstream import (
     LocalAuthority,
     RelayedAdmission,
     ServerCertificate,
+    TCPAddress,
     TerminatingAdmission,
     UnixAddress,
     default_state_directory,
@@ -25,7 +25,7 @@ from dbproxy.downstream import (
     listen_address,
     open_listener,
 )
-from dbproxy.errors import ConfigError, UsageError
+from dbproxy.errors import Code, ConfigError, IdentityError, ListenError, UsageError
 from dbproxy.events import (
     AuthoritiesPassedOver,
     DrainingStarted,
@@ -40,7 +40,6 @@ from dbproxy.identity import (
     IdentityStore,
     TbotConfig,
     load_tbot_config,
-    read_certificates,
     read_key_pair,
     watch,
 )
@@ -48,12 +47,14 @@ from dbproxy.identity.choose_source import choose_source
 from dbproxy.identity.waiting import load_within
 from dbproxy.protocols import ConnectionFacts, DatabaseProtocol, protocol_named
 from dbproxy.settings import Mode, Settings
-from dbproxy.upstream import ProxyAddress, UpstreamDialer, UpstreamTrust
+from dbproxy.upstream import ProxyAddress, RootsFile, UpstreamDialer, UpstreamTrust
 
 __all__ = ["DatabaseProxy", "Prepared", "Started", "open_database_proxy", "proxy_address"]
 
-_UNIX_SOCKET_PREFIX: Final = ".s.PGSQL."
-"""libpq finds a Unix socket by directory and port (PostgreSQL documentation, 32.1.2, `host`)."""
+_START_AGAIN: Final = (
+    "Check that tbot runs and renews (its log says why not), then start dbproxy again, or give"
+    " --wait-for-identity."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +127,8 @@ class DatabaseProxy:
             IdentityError: The identity cannot be used.
             ListenError: The listener cannot be opened.
         """
-        prepared = await self.prepare()
+        with _not_running_yet():
+            prepared = await self.prepare()
         task_status.started(prepared.started)
         await self.serve(prepared)
 
@@ -147,7 +149,7 @@ class DatabaseProxy:
         protocol = protocol_named(store.current.route.protocol)
         self._check_listen_address(address, protocol)
         server_certificate = self._server_certificate()
-        listener = await open_listener(address)
+        listener = await self._open_listener(address)
         started = self._started(listener, store.current, protocol, server_certificate)
         self._announce(started)
         handler = self._handler(store, protocol, dialer, server_certificate)
@@ -176,13 +178,27 @@ class DatabaseProxy:
         return store, location.lifetime.renewal_interval if location is not None else None
 
     def _check_listen_address(self, address: ListenAddress, protocol: DatabaseProtocol) -> None:
-        if isinstance(address, UnixAddress) and self._settings.mode is not Mode.TUNNEL:
+        if not isinstance(address, UnixAddress):
+            return
+        if self._settings.mode is not Mode.TUNNEL:
             raise UsageError(
                 f"{protocol.readable_name} clients do not use TLS on a Unix socket, and"
                 f" {self._settings.mode} mode needs it",
                 next_step="Add --tunnel (the socket's permissions decide who may connect), or"
                 " listen on a TCP port.",
             )
+        if protocol.port_of_socket(address.path.name) is None:
+            raise _misnamed_socket(address.path, protocol)
+
+    async def _open_listener(self, address: ListenAddress) -> trio.SocketListener:
+        try:
+            return await open_listener(address)
+        except ListenError as error:
+            is_tcp = isinstance(address, TCPAddress)
+            if self._settings.listen is None or not is_tcp or error.code is not Code.ADDRESS_IN_USE:
+                raise
+            next_step = "Choose another address with --listen."
+            raise ListenError(error.code, error.message, next_step=next_step) from error
 
     def _dialer(self, config: TbotConfig | None) -> UpstreamDialer:
         settings = self._settings
@@ -203,14 +219,14 @@ class DatabaseProxy:
             handshake_timeout=settings.handshake_timeout,
         )
 
-    def _roots(self, config: TbotConfig | None) -> tuple[Certificate, ...]:
+    def _roots(self, config: TbotConfig | None) -> RootsFile | tuple[()]:
         """The authorities to trust besides the system's: those named for us, or else for tbot."""
         if self._settings.proxy_ca is not None:
-            return read_certificates(self._settings.proxy_ca)
+            return RootsFile(self._settings.proxy_ca, self._events.publish)
         if config is None or config.ca_path is None:
             return ()
         try:
-            return read_certificates(config.ca_path)
+            return RootsFile(config.ca_path, self._events.publish)
         except ConfigError as error:
             what = f"onboarding.ca_path in {config.path}: {error.message}"
             next_step = "If the Teleport Proxy is not trusted, name its authority with --proxy-ca."
@@ -257,6 +273,14 @@ class DatabaseProxy:
                 InsecureChoice(
                     option="--unsafe-listen-anywhere",
                     consequence=f"other hosts can connect to {started.address}",
+                )
+            )
+        if started.mode is Mode.TUNNEL and not started.address.startswith("unix:"):
+            self._events.publish(
+                InsecureChoice(
+                    option="--tunnel",
+                    consequence=f"every user of this host can use {started.address} as the"
+                    " certificate's user; a Unix socket's permissions could decide",
                 )
             )
         self._events.publish(
@@ -317,7 +341,7 @@ class DatabaseProxy:
         plain = settings.mode is Mode.TUNNEL
         ca_file = server_certificate.ca_file if server_certificate else files.host_ca
         name = listener.socket.getsockname()
-        host, port = _client_host_and_port(name)
+        host, port = _client_host_and_port(name, protocol)
         facts = ConnectionFacts(
             host=host,
             port=port,
@@ -342,6 +366,17 @@ class DatabaseProxy:
         )
 
 
+def _misnamed_socket(path: Path, protocol: DatabaseProtocol) -> UsageError:
+    directory = path if path.is_dir() else path.parent
+    fitting = UnixAddress(directory / protocol.socket_name(protocol.default_port))
+    pattern = protocol.socket_name("PORT")
+    return UsageError(
+        f"{protocol.readable_name} clients look for a Unix socket by the name {pattern}, and would"
+        f" not find {path}",
+        next_step=f"Listen on {fitting} instead.",
+    )
+
+
 def proxy_address(settings: Settings, config: TbotConfig | None) -> ProxyAddress:
     """The address of the Teleport Proxy, from the settings or else from tbot's configuration.
 
@@ -360,7 +395,18 @@ def proxy_address(settings: Settings, config: TbotConfig | None) -> ProxyAddress
     return ProxyAddress.parse(text)
 
 
-def _client_host_and_port(name: object) -> tuple[str, int]:
+@contextmanager
+def _not_running_yet() -> Iterator[None]:
+    """Whoever fails here ends, so nothing recovers by itself later."""
+    try:
+        yield
+    except IdentityError as error:
+        if error.code is not Code.CERTIFICATE_EXPIRED:
+            raise
+        raise IdentityError(error.code, error.message, next_step=_START_AGAIN) from error
+
+
+def _client_host_and_port(name: object, protocol: DatabaseProtocol) -> tuple[str, int]:
     """What a client is told to connect to.
 
     On loopback that is `localhost`, the name that Teleport's certificates and ours have; psql
@@ -370,8 +416,8 @@ def _client_host_and_port(name: object) -> tuple[str, int]:
         host, port = name[:2]
         return ("localhost" if host == "127.0.0.1" else host), port
     path = Path(os.fsdecode(name)) if isinstance(name, str | bytes) else Path()
-    number = path.name.removeprefix(_UNIX_SOCKET_PREFIX)
-    return str(path.parent), int(number) if number.isdigit() else 5432
+    port = protocol.port_of_socket(path.name)
+    return str(path.parent), protocol.default_port if port is None else port
 
 
 @asynccontextmanager
@@ -380,12 +426,22 @@ async def open_database_proxy(
 ) -> AsyncIterator[Started]:
     """Run a `DatabaseProxy` for the length of an `async with` block; drains at its end.
 
+    An exception that leaves the block ends open connections at once, and goes on as it is.
+
     Raises:
         DBProxyError: As `DatabaseProxy.run` does.
     """
     proxy = DatabaseProxy(settings, *subscribers)
-    prepared = await proxy.prepare()
+    with _not_running_yet():
+        prepared = await proxy.prepare()
+    failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(proxy.serve, prepared)
-        yield prepared.started
+        try:
+            yield prepared.started
+        except Exception as error:  # noqa: BLE001 - raised again below, outside of the nursery's group
+            failure = error
+            proxy.stop_now()
         proxy.stop()
+    if failure is not None:
+        raise failure

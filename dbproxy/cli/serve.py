@@ -10,6 +10,7 @@ from typing import Final, Protocol, TypeVar
 import trio
 
 from dbproxy.cli.announce import announce, announce_tunnel
+from dbproxy.cli.terminal import ControllingTerminal
 from dbproxy.events import Subscriber
 from dbproxy.fleet import Fleet
 from dbproxy.ops import EventLog, dropped_notice, log_writer, make_logger
@@ -81,16 +82,18 @@ def event_logs(settings: Settings) -> Iterator[EventLogs]:
 async def run_with_signals(proxy: Runnable[S], tell: Callable[[S], None]) -> None:
     """Run `proxy` and do what signals ask for.
 
-    SIGINT and SIGTERM stop it, a second one at once; SIGHUP makes it read the identity again.
+    SIGINT and SIGTERM stop it, a second one at once. SIGHUP makes it read the identity again; but
+    when it comes because the terminal was closed, it stops too.
 
     Args:
         proxy: Not running yet.
         tell: Called once with what it reports when it has started.
     """
+    terminal = ControllingTerminal.at_start()
     with trio.open_signal_receiver(*SIGNALS) as signals:
         async with trio.open_nursery() as nursery:
             startup = trio.CancelScope()
-            nursery.start_soon(_obey, signals, proxy, startup, nursery)
+            nursery.start_soon(_obey, signals, terminal, proxy, startup, nursery)
             await _run(proxy, startup, tell)
             nursery.cancel_scope.cancel()
 
@@ -104,13 +107,14 @@ async def _run(proxy: Runnable[S], startup: trio.CancelScope, tell: Callable[[S]
 
 async def _obey(
     signals: AsyncIterator[int],
+    terminal: ControllingTerminal,
     proxy: Runnable[object],
     startup: trio.CancelScope,
     nursery: trio.Nursery,
 ) -> None:
     stopping = False
     async for number in signals:
-        if number == signal.SIGHUP:
+        if number == signal.SIGHUP and not terminal.is_gone():
             nursery.start_soon(proxy.reload)
         elif stopping:
             proxy.stop_now()

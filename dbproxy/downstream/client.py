@@ -25,9 +25,10 @@ _LINGER: Final = 1.0
 class ClientGone(Exception):
     """The client ended the connection before its first message was complete."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, code: Code | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.code = code
 
 
 class Client:
@@ -66,6 +67,8 @@ class Client:
             raise ClientGone("the client reset the connection") from error
         except LayerError as error:
             raise ClientGone(f"the client broke off: {error}") from error
+        if (parting := prologue.parting) is not None:
+            raise ClientGone(parting.message, parting.code)
         raise ClientGone("the client closed the connection before its first message was complete")
 
     async def start_tls(self, layer: Layer, received: bytes) -> None:
@@ -88,7 +91,10 @@ class Client:
 
     async def refuse(self, error: DBProxyError) -> None:
         """Tell the client why, as well as its protocol and its present state allow, and close."""
-        if self._prologue is None or not self._can_be_told:
+        if self._prologue is None:
+            return
+        if not self._can_be_told:
+            await self._linger_below_tls()
             return
         with trio.move_on_after(_REFUSAL_TIMEOUT):
             try:
@@ -106,6 +112,17 @@ class Client:
                 while await self.stream.receive_some():
                     pass  # what it still says is of no use any more
             except (trio.BrokenResourceError, LayerError):
+                return  # it is gone
+
+    async def _linger_below_tls(self) -> None:
+        """Give the client a moment to read the alert that ended its handshake."""
+        transport = self.stream.transport
+        with trio.move_on_after(_LINGER):
+            try:
+                await transport.send_eof()
+                while await transport.receive_some():
+                    pass
+            except trio.BrokenResourceError:
                 return  # it is gone
 
     async def close(self) -> None:

@@ -47,6 +47,8 @@ class _Progress:
     started: float
     generation: int = 0
     relay: Relay | None = None
+    user: str | None = None
+    database: str | None = None
     closed_by: ClosedBy = ClosedBy.DBPROXY
     outcome: str = _STOPPED
     code: Code | None = None
@@ -121,6 +123,7 @@ class ConnectionHandler:
     async def _serve(self, client: Client, progress: _Progress) -> None:
         try:
             carry = await self._admit(client)
+            progress.user, progress.database = carry.user, carry.database
             upstream = await self._dial(carry, progress)
             try:
                 end = await self._relay(client, upstream.stream, carry, progress)
@@ -128,7 +131,8 @@ class ConnectionHandler:
                 await trio.aclose_forcefully(upstream.stream)
         except ClientGone as gone:
             outcome = "abandoned" if client.spoke else "probe"
-            progress.end(outcome, ClosedBy.CLIENT, gone.reason if client.spoke else None)
+            reason = gone.reason if client.spoke else None
+            progress.end(outcome, ClosedBy.CLIENT, reason, gone.code)
         except DBProxyError as error:
             closed_by = _closed_by(error)
             progress.end("refused", closed_by, error.message, error.code)
@@ -218,8 +222,8 @@ class ConnectionHandler:
             mode=self.mode,
             service=route.service,
             protocol=self.protocol.name,
-            database_user=route.username,
-            database_name=route.database,
+            database_user=progress.user,
+            database_name=progress.database,
             generation=progress.generation,
             bytes_up=relay.bytes_up if relay else 0,
             bytes_down=relay.bytes_down if relay else 0,

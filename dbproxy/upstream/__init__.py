@@ -3,10 +3,12 @@
 from dbproxy.upstream.address import ProxyAddress
 from dbproxy.upstream.dial import UpstreamConnection, UpstreamDialer
 from dbproxy.upstream.explain import explain_early_end
+from dbproxy.upstream.roots import RootsFile
 from dbproxy.upstream.trust import UpstreamTrust
 
 __all__ = [
     "ProxyAddress",
+    "RootsFile",
     "UpstreamConnection",
     "UpstreamDialer",
     "UpstreamTrust",

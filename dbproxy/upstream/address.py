@@ -48,6 +48,7 @@ class ProxyAddress:
             raise _malformed(text)
         if not _is_host(host):
             raise _malformed(text)
+        host = host.removesuffix(".")  # the root, in DNS; certificates leave it out
         return cls(host, port if port is not None else _DEFAULT_PORT)
 
     def __str__(self) -> str:

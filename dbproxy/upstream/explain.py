@@ -88,7 +88,14 @@ def explain_handshake_failure(
             Code.UPSTREAM_TLS_FAILED,
             f"the TLS handshake with the Teleport Proxy at {address} failed: {error.reason}",
         )
-    return _alpn_unknown(address, alpn, "by closing the connection without a TLS alert")
+    return UpstreamError(
+        Code.ALPN_NOT_SUPPORTED,
+        f"the server at {address} closed the connection during the TLS handshake without an alert,"
+        " as a Teleport Proxy does that knows none of the ALPN protocols"
+        f" {', '.join(alpn)}",
+        next_step="Check that the address is the web address of a Teleport Proxy; then that TLS"
+        " routing is on in the cluster and its version serves this database protocol.",
+    )
 
 
 def _alpn_unknown(address: object, alpn: Sequence[str], how: str) -> UpstreamError:

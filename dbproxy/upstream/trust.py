@@ -9,7 +9,7 @@ Chain and name are judged during the handshake: a server that fails sees neither
 nor a byte of the client's. The name rules are those of RFC 6125, by the library service-identity.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
@@ -82,19 +82,23 @@ def _names_of(certificate: x509.Certificate) -> str:
 class UpstreamTrust:
     """Makes the TLS contexts for connections to the Teleport Proxy.
 
-    A context is made once for each generation of the identity, with and without its certificate.
+    A context is made once for each generation of the identity and each set of roots, with and
+    without the identity's certificate.
 
     Args:
-        extra_roots: More authorities to trust.
+        extra_roots: More authorities to trust, or what returns them; asked for each connection.
         insecure: Trust any server.
     """
 
     def __init__(
-        self, extra_roots: Sequence[x509.Certificate] = (), *, insecure: bool = False
+        self,
+        extra_roots: Sequence[x509.Certificate] | Callable[[], Sequence[x509.Certificate]] = (),
+        *,
+        insecure: bool = False,
     ) -> None:
-        self._extra_roots = tuple(extra_roots)
+        self._extra_roots = extra_roots if callable(extra_roots) else lambda: extra_roots
         self._insecure = insecure
-        self._generation = 0
+        self._made_for: tuple[int, Sequence[x509.Certificate]] = (0, ())
         self._contexts: dict[bool, SSL.Context] = {}
 
     def connection(
@@ -118,14 +122,18 @@ class UpstreamTrust:
         return connection, judgement
 
     def _context(self, identity: Identity, authenticate: bool) -> SSL.Context:
-        if identity.generation != self._generation:
+        roots = self._extra_roots()
+        generation, present_roots = self._made_for
+        if identity.generation != generation or roots is not present_roots:
             self._contexts.clear()
-            self._generation = identity.generation
+            self._made_for = (identity.generation, roots)
         if authenticate not in self._contexts:
-            self._contexts[authenticate] = self._new_context(identity, authenticate)
+            self._contexts[authenticate] = self._new_context(identity, roots, authenticate)
         return self._contexts[authenticate]
 
-    def _new_context(self, identity: Identity, authenticate: bool) -> SSL.Context:
+    def _new_context(
+        self, identity: Identity, roots: Sequence[x509.Certificate], authenticate: bool
+    ) -> SSL.Context:
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.set_min_proto_version(SSL.TLS1_2_VERSION)
         if authenticate:
@@ -137,7 +145,7 @@ class UpstreamTrust:
         context.set_default_verify_paths()
         store = context.get_cert_store()
         assert store is not None  # noqa: S101 - a context always has one
-        for root in (*self._extra_roots, *identity.host_cas):
+        for root in (*roots, *identity.host_cas):
             store.add_cert(crypto.X509.from_cryptography(root))
         context.set_verify(SSL.VERIFY_PEER, _verify)
         return context

@@ -28,7 +28,7 @@ from dbproxy.upstream import ProxyAddress, UpstreamConnection, UpstreamDialer, U
 POSTGRES = protocol_named("postgres")
 SSL_REQUEST = b"\0\0\0\x08\x04\xd2\x16\x2f"
 CANCEL_REQUEST = b"\0\0\0\x10\x04\xd2\x16\x2e\0\0\0\1\0\0\0\2"
-STARTUP = b"\0\0\0\x0e\0\3\0\0user\0\0"
+STARTUP = b"\0\0\0\x25\0\3\0\0user\0alice\0database\0example\0\0"
 CLIENT_HELLO = b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x03"
 RESET = trio.BrokenResourceError("reset")
 REJECTED = TLSError("tlsv1 alert unknown ca", alert="unknown ca", during_handshake=False)

@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -41,6 +41,8 @@ class Row:
 CANCEL = Carry(CANCEL_REQUEST, authenticate=True, reply_expected=False)
 LONG_CANCEL = Carry(LONG_CANCEL_REQUEST, authenticate=True, reply_expected=False)
 NO = Reply(b"N")
+CARRIED = Carry(STARTUP, authenticate=True, user="alice", database="example")
+CARRIED_3_2 = Carry(STARTUP_3_2, authenticate=True, user="alice", database="alice")
 
 SERVED = [
     Row("ssl request", PASSTHROUGH, SSL_REQUEST, [Carry(SSL_REQUEST, authenticate=False)]),
@@ -49,15 +51,15 @@ SERVED = [
     *(Row("gssenc request", mode, GSSENC_REQUEST, [NO]) for mode in Mode),
     *(Row("cancel request", mode, CANCEL_REQUEST, [CANCEL]) for mode in Mode),
     *(Row("cancel request of 3.2", mode, LONG_CANCEL_REQUEST, [LONG_CANCEL]) for mode in Mode),
-    Row("startup", TUNNEL, STARTUP, [Carry(STARTUP, authenticate=True)]),
-    Row("startup 3.2", TUNNEL, STARTUP_3_2, [Carry(STARTUP_3_2, authenticate=True)]),
-    Row("startup", TERMINATE, STARTUP, [Carry(STARTUP, authenticate=True)], inside_tls=True),
+    Row("startup", TUNNEL, STARTUP, [CARRIED]),
+    Row("startup 3.2", TUNNEL, STARTUP_3_2, [CARRIED_3_2]),
+    Row("startup", TERMINATE, STARTUP, [CARRIED], inside_tls=True),
     Row("cancel request", TERMINATE, CANCEL_REQUEST, [CANCEL], inside_tls=True),
     Row(
         "gssenc, ssl and startup",
         TUNNEL,
         GSSENC_REQUEST + SSL_REQUEST + STARTUP,
-        [NO, NO, Carry(STARTUP, authenticate=True)],
+        [NO, NO, CARRIED],
     ),
     Row(
         "ssl, gssenc and cancel",
@@ -184,7 +186,7 @@ class TestFirstFlight:
 
     def test_tunnel_carries_what_follows_the_startup_message(self) -> None:
         (event,) = PostgresPrologue(TUNNEL).receive(STARTUP + b"p\0\0\0\x05x")
-        assert event == Carry(STARTUP + b"p\0\0\0\x05x", authenticate=True)
+        assert event == replace(CARRIED, first_flight=STARTUP + b"p\0\0\0\x05x")
 
     @pytest.mark.parametrize("smuggled", [b"x", CLIENT_HELLO, STARTUP])
     def test_terminate_takes_no_unencrypted_bytes_behind_an_ssl_request(
@@ -213,3 +215,32 @@ def test_the_largest_startup_message_that_a_server_takes_is_carried() -> None:
     prologue = PostgresPrologue(TUNNEL)
     assert prologue.receive(startup[:-1]) == []
     assert prologue.receive(startup[-1:]) == [Carry(startup, authenticate=True)]
+
+
+def test_a_client_that_leaves_when_tls_is_declined_disliked_that() -> None:
+    prologue = PostgresPrologue(TUNNEL)
+    assert prologue.parting is None
+    prologue.receive(GSSENC_REQUEST)
+    assert prologue.parting is None
+    prologue.receive(SSL_REQUEST)
+    assert prologue.parting is not None
+    assert prologue.parting.code is Code.CLIENT_TLS_ON_TUNNEL
+
+
+@pytest.mark.parametrize(
+    ("parameters", "user", "database"),
+    [
+        (b"user\0alice\0\0", "alice", "alice"),
+        (b"database\0example\0user\0alice\0application_name\0user\0\0", "alice", "example"),
+        (b"user\0alice\0database\0\0\0", "alice", "alice"),
+        (b"user\0\xff\0\0", "\ufffd", "\ufffd"),
+        (b"\0", None, None),
+        (b"user", None, None),
+    ],
+)
+def test_the_record_gets_the_user_and_database_that_the_client_asks_for(
+    parameters: bytes, user: str | None, database: str | None
+) -> None:
+    startup = packet(3 << 16, parameters)
+    (event,) = PostgresPrologue(TUNNEL).receive(startup)
+    assert event == Carry(startup, authenticate=True, user=user, database=database)
