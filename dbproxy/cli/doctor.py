@@ -54,7 +54,7 @@ def doctor(context: click.Context, /, **_options: object) -> None:
     report = examine(gather(settings, utc_now()))
     answer = Answer()
     if settings.format == "json":
-        click.echo(json.dumps(_facts(report)))
+        answer.line(json.dumps(_facts(report)))
     else:
         show_outcomes(answer, report)
         answer.line()

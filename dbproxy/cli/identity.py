@@ -1,7 +1,7 @@
 """`dbproxy identity`: what we read and what it allows."""
 
 import json
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import click
 
@@ -9,9 +9,6 @@ from dbproxy._version import __version__
 from dbproxy.cli.invocation import invocation_of
 from dbproxy.cli.options import lookup_options, settings_from
 from dbproxy.cli.settings_command import SettingsCommand
-
-if TYPE_CHECKING:
-    from dbproxy.doctor import Evidence, Report
 
 __all__ = ["identity"]
 
@@ -41,26 +38,16 @@ def identity(context: click.Context, /, **_options: object) -> None:
     """Show what is known about the identity."""
     settings = settings_from(context)
     invocation_of(context).debug = settings.debug
-    from dbproxy.doctor import examine, gather  # late, so that help and usage errors come quickly
+    from dbproxy.cli.console import Answer  # late, so that help and usage errors come quickly
+    from dbproxy.cli.portrait import Portrait
+    from dbproxy.doctor import describe, examine, gather
     from dbproxy.identity.store import utc_now
 
     evidence = gather(settings, utc_now())
     report = examine(evidence)
+    answer = Answer()
     if settings.format == "json":
-        _show_json(evidence, report)
+        answer.line(json.dumps({"version": __version__, **describe(evidence, report)}))
     else:
-        _show_text(evidence, report)
+        Portrait(answer, evidence, report).show()
     context.exit(1 if report.failed else 0)
-
-
-def _show_json(evidence: "Evidence", report: "Report") -> None:
-    from dbproxy.doctor import describe
-
-    click.echo(json.dumps({"version": __version__, **describe(evidence, report)}))
-
-
-def _show_text(evidence: "Evidence", report: "Report") -> None:
-    from dbproxy.cli.console import Answer
-    from dbproxy.cli.portrait import Portrait
-
-    Portrait(Answer(), evidence, report).show()

@@ -71,13 +71,13 @@ def _real(directory: Path) -> str:
 def _files_readable(evidence: Evidence) -> Finding:
     if evidence.explanation is None:
         return skipped("where the identity is is not known")
-    problem = evidence.identity_problem
-    if problem is not None and problem.code in _PRESENCE:
-        return failed_with(problem)
     locked = [facts for _, facts in evidence.files if facts is not None and not facts.readable]
     if locked:
         names = _listed(locked)
         return failed(Code.IDENTITY_UNREADABLE, f"{evidence.user} may not read {names}")
+    problem = evidence.identity_problem
+    if problem is not None and problem.code in _PRESENCE:
+        return failed_with(problem)
     return fine(f"{evidence.user} may read each file ({evidence.explanation.layout})")
 
 
@@ -91,7 +91,7 @@ def _key_private(evidence: Evidence) -> Finding:
 
 
 def _listed(files: Iterable[FileFacts]) -> str:
-    return " and ".join(str(facts.path) for facts in files)
+    return ", ".join(dict.fromkeys(str(facts.path) for facts in files))
 
 
 def _files_whole(evidence: Evidence) -> Finding:
@@ -249,7 +249,7 @@ def _configured_service(evidence: Evidence) -> str | None:
 def _protocol(evidence: Evidence) -> Finding:
     route = evidence.subject.route if evidence.subject is not None else None
     if route is None:
-        return skipped("the certificate names no database")
+        return skipped("what the certificate leads to is not known")
     try:
         protocol = protocol_named(route.protocol)
     except IdentityError as error:

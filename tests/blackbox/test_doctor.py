@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import struct
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import Outcome, Run
+from commands import COMMAND, PATIENCE, Outcome, Run, clean_environment
 from identities import HOUR, Cluster, make_key, subject_attributes, write_destination
 
 NOBODY = 0xFFFFFFFF
@@ -105,6 +106,15 @@ def test_a_file_that_this_user_may_not_read_is_named(run: Run, destination: Path
     assert str(destination / "key") in finding["message"]
 
 
+def test_all_files_that_this_user_may_not_read_are_named_at_once(
+    run: Run, destination: Path
+) -> None:
+    for path in destination.iterdir():
+        path.chmod(0)
+    finding = checks(doctor(run, destination, bound=True))["files-readable"]
+    assert all(str(path) in finding["message"] for path in destination.iterdir())
+
+
 def test_a_key_that_everybody_may_read_is_a_failure(run: Run, public: Path) -> None:
     assert checks(doctor(run, public))["key-private"]["verdict"] == "ok"
     (public / "key").chmod(0o644)
@@ -192,6 +202,18 @@ def test_a_file_that_never_ends_is_told_and_not_waited_for(run: Run, destination
     assert str(destination / "key") in finding["message"]
 
 
+def test_what_to_look_at_may_come_from_the_environment(run: Run, destination: Path) -> None:
+    env = {
+        "DBPROXY_DESTINATION_DIR": str(destination),
+        "DBPROXY_SERVICE": "other-server",
+        "DBPROXY_FORMAT": "json",
+        "DBPROXY_PORT": "what only db reads",
+    }
+    outcome = run("doctor", env=env)
+    assert (outcome.status, outcome.err) == (1, "")
+    assert checks(outcome)["service"]["code"] == "service-mismatch"
+
+
 def test_the_identity_is_told_for_people(run: Run, destination: Path) -> None:
     outcome = run("--destination-dir", destination, "identity")
     assert (outcome.status, outcome.err) == (0, "")
@@ -268,3 +290,24 @@ def test_terminals_that_know_only_ascii_are_served(run: Run) -> None:
     outcome = run("explain", "certificate-expired", env={"PYTHONIOENCODING": "ascii"})
     assert (outcome.status, outcome.err) == (0, "")
     assert "FATAL: dbproxy: \\u2026 [certificate-expired]" in outcome.out
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("command", [["identity"], ["doctor", "--format=json"], ["explain"]])
+def test_an_answer_that_cannot_be_written_is_an_error(
+    tmp_path: Path, destination: Path, command: list[str]
+) -> None:
+    with Path("/dev/full").open("wb") as full:
+        process = subprocess.run(
+            [COMMAND, "--destination-dir", destination, *command],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=clean_environment(tmp_path),
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert process.returncode == 1
+    assert process.stderr == (
+        "dbproxy: error: cannot write to standard output: No space left on device\n"
+    )

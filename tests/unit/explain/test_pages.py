@@ -5,6 +5,8 @@ from collections import Counter
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dbproxy.cli import dbproxy
 from dbproxy.errors import PROBLEMS, Code, ConfigError, UsageError
@@ -116,6 +118,16 @@ def test_nothing_is_suggested_for_what_resembles_nothing(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         find_code(text)
     assert "did you mean" not in caught.value.message
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_a_code_or_refused(text: str) -> None:
+    try:
+        code = find_code(text)
+    except UsageError as error:
+        assert repr(text) in error.message
+    else:
+        assert code in text.lower().replace("_", "-").replace(" ", "-")
 
 
 def test_the_pages_are_short_enough_to_be_read() -> None:
