@@ -219,12 +219,15 @@ def test_the_largest_startup_message_that_a_server_takes_is_carried() -> None:
 
 def test_a_client_that_leaves_when_tls_is_declined_disliked_that() -> None:
     prologue = PostgresPrologue(TUNNEL)
-    assert prologue.parting is None
-    prologue.receive(GSSENC_REQUEST)
-    assert prologue.parting is None
-    prologue.receive(SSL_REQUEST)
-    assert prologue.parting is not None
-    assert prologue.parting.code is Code.CLIENT_TLS_ON_TUNNEL
+    partings = [prologue.parting]
+    for request in (GSSENC_REQUEST, SSL_REQUEST):
+        prologue.receive(request)
+        partings.append(prologue.parting)
+    assert [parting and parting.code for parting in partings] == [
+        None,
+        None,
+        Code.CLIENT_TLS_ON_TUNNEL,
+    ]
 
 
 @pytest.mark.parametrize(
