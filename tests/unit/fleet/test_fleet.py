@@ -31,7 +31,6 @@ ENTRIES = """\
 
 MISSING = IdentityError(Code.IDENTITY_MISSING, "/opt/one does not exist")
 IN_USE = ListenError(Code.ADDRESS_IN_USE, "another process uses it")
-DENIED = ListenError(Code.LISTEN_DENIED, "permission denied")
 
 Outcome = DBProxyError | None
 """What an attempt to open ends with; nothing means that it succeeds."""
@@ -204,7 +203,7 @@ async def test_one_that_fails_does_not_disturb_the_others_and_is_tried_again(
 async def test_each_failure_is_an_event_with_its_code_of_that_tunnel(
     world: World, make_fleet: MakeFleet, autojump_clock: trio.testing.MockClock
 ) -> None:
-    world.outcomes["two"] = deque([MISSING, DENIED])
+    world.outcomes["two"] = deque([MISSING, IN_USE])
     async with running(make_fleet("one", "two")):
         await world.all_open("two")
     assert world.failures("one") == []
