@@ -28,10 +28,10 @@ port.""",
     ),
     Code.CLIENT_TLS_ON_TUNNEL: Page(
         story="""\
-The client began with a TLS handshake without asking first (`sslnegotiation=direct`, or a program
-for another protocol). A client that asks first, as most do, is answered no and may go on in
-plaintext: with `sslmode=prefer` it does, with `sslmode=require` psql says `server does not support
-SSL, but SSL was required`.""",
+The client asked for TLS, was answered no, and went away: with `sslmode=require` or stronger psql
+says `server does not support SSL, but SSL was required`. With `sslmode=prefer` a client goes on in
+plaintext, and all is well. Or it began a TLS handshake without asking first
+(`sslnegotiation=direct`, or a program for another protocol), which is answered by a TLS alert.""",
         sees=Sees.ALERT,
         looks=(_HOW_TO_CONNECT,),
         related=(Code.CLIENT_NOT_TLS, Code.CLIENT_PROTOCOL_ERROR),

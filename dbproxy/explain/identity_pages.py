@@ -19,8 +19,8 @@ tbot has not run yet, writes somewhere else, or that a volume is not mounted. A 
 directory that has others means that the directory is not one of a database output, or that tbot has
 been stopped in the middle of its first write.
 
-When dbproxy and tbot start side by side, as in a pod, dbproxy may be the quicker one; its
-supervisor can simply start it again.""",
+When dbproxy and tbot start side by side, as in a pod, dbproxy may be the quicker one. With
+`--wait-for-identity=1m` it waits until tbot has written.""",
         sees=Sees.LAST_GOOD,
         looks=(
             Look("ls -la /opt/machine-id", "which files there are, and how old they are"),

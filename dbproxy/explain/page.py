@@ -25,7 +25,7 @@ class Sees(Enum):
         " has begun; psql and everything else built on a recent libpq then hides its text and"
         " prints `server sent an error response during SSL exchange`."
     )
-    ALERT = "A TLS handshake that fails with an alert: there is no other way to answer it."
+    ALERT = "No text of ours: it says itself that TLS failed, or that it is not offered."
     CLOSED = "A connection that is closed without a word."
 
     @property

@@ -13,8 +13,9 @@ SETTINGS_PAGES: Final = {
 The message names the option or the argument. An option may have come from the environment: each
 has a variable, `DBPROXY_` and its name in capitals, and the message then names the variable.
 
-Options that exclude each other: `--tunnel` and `--terminate`; `--port` and `--listen`. Options that
-need each other: `--server-cert` and `--server-key`.""",
+Options that exclude each other: `--tunnel` and `--terminate`; `--port` and `--listen`;
+`--destination-dir`, `--identity` and `--cert`. Options that need each other: `--server-cert` and
+`--server-key`; `--cert`, `--key` and `--ca`.""",
         sees=Sees.NO_PORT,
         looks=(
             Look("dbproxy db --help", "every option, with its default and its variable"),

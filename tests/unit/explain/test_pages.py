@@ -124,10 +124,9 @@ def test_nothing_is_suggested_for_what_resembles_nothing(text: str) -> None:
 def test_any_text_is_a_code_or_refused(text: str) -> None:
     try:
         code = find_code(text)
-    except UsageError as error:
-        assert repr(text) in error.message
-    else:
-        assert code in text.lower().replace("_", "-").replace(" ", "-")
+    except UsageError:
+        return
+    assert code in text.lower().replace("_", "-").replace(" ", "-")
 
 
 def test_the_pages_are_short_enough_to_be_read() -> None:
