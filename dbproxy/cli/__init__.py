@@ -1,14 +1,16 @@
 """The command line: `dbproxy`."""
 
+import signal
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import ClassVar, Final, NoReturn
 
 import click
 
 from dbproxy._version import __version__
-from dbproxy.cli.errors import report_bug, run
+from dbproxy.cli.errors import INTERRUPTED, finish_output, report_bug, run
 from dbproxy.cli.invocation import Invocation, invocation_of
 from dbproxy.cli.lazy import LazyGroup
 from dbproxy.cli.options import flags_of, global_options
@@ -81,4 +83,21 @@ def main() -> NoReturn:
     warnings.filterwarnings("ignore", "Attribute's length must be", UserWarning)
     invocation = Invocation()
     sys.excepthook = lambda _type, error, trace: report_bug(invocation, error, trace)
-    sys.exit(run(dbproxy, sys.argv[1:], invocation))
+    status = INTERRUPTED
+    with suppress(KeyboardInterrupt), _interruptible():
+        status = finish_output(run(dbproxy, sys.argv[1:], invocation))
+    sys.exit(status)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C is an exception that cleans up, and before and after only ends the process."""
+    previous = signal.getsignal(signal.SIGINT)
+    if previous is signal.SIG_IGN:
+        yield
+        return
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,13 +1,12 @@
 """The start message: where the port is and how to connect."""
 
 import json
-import os
-import sys
 from collections.abc import Iterator
 
 import click
 
 from dbproxy._version import __version__
+from dbproxy.cli.output import discard_output
 from dbproxy.proxy import Started
 from dbproxy.settings import Mode, Settings
 
@@ -80,15 +79,8 @@ def _write(message: str) -> None:
     try:
         click.echo(message)
     except BrokenPipeError:
-        _discard_stdout()
+        discard_output()
     except OSError as error:
         raise click.ClickException(
             f"cannot write the start message to standard output: {error.strerror}"
         ) from error
-
-
-def _discard_stdout() -> None:
-    """Send what is still buffered to nowhere, or the interpreter would complain at its end."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)

@@ -15,10 +15,11 @@ import click
 from click.core import ParameterSource
 
 from dbproxy.cli.invocation import Invocation
+from dbproxy.cli.output import NOBODY_READS, flush_output, output_failure
 from dbproxy.cli.printable import printable
 from dbproxy.errors import PROBLEMS, Code, DBProxyError
 
-__all__ = ["report_bug", "run"]
+__all__ = ["INTERRUPTED", "finish_output", "report_bug", "run"]
 
 PROGRAM: Final = "dbproxy"
 INTERRUPTED: Final = 130
@@ -38,13 +39,38 @@ def run(command: click.Command, arguments: Sequence[str], invocation: Invocation
         status = command.main(list(arguments), PROGRAM, standalone_mode=False, obj=invocation)
     except REPORTABLE as error:
         return _report(error)
-    except BaseExceptionGroup as group:  # from a nursery; a surprise among them goes on as it is
-        leaves = list(_leaves(group))
+    except SystemExit:  # how click and rich end when nobody reads their output, and nothing else
+        return NOBODY_READS
+    except (OSError, BaseExceptionGroup) as error:  # a surprise in a group goes on as it is
+        leaves = list(_leaves(error))
+        if cause := output_failure(leaves):
+            return _report_output(cause)
         if not all(isinstance(leaf, REPORTABLE) for leaf in leaves):
             raise
         statuses = [_report(leaf) for leaf in leaves]
         return statuses[0]
     return status if isinstance(status, int) else 0
+
+
+def finish_output(status: int) -> int:
+    """Write what is left of standard output.
+
+    Args:
+        status: The exit status so far.
+
+    Returns:
+        The exit status, which is another one when all went well until now.
+    """
+    cause = flush_output()
+    return status if cause is None or status else _report_output(cause)
+
+
+def _report_output(cause: OSError) -> int:
+    """Say why standard output cannot be written, unless its reader does not want it."""
+    if isinstance(cause, BrokenPipeError):
+        return NOBODY_READS
+    _say_error(f"cannot write to standard output: {cause.strerror}")
+    return 1
 
 
 def report_bug(

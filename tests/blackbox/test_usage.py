@@ -1,14 +1,30 @@
 """What the command says when it is not told what it needs."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from commands import COMMAND, Run
+from commands import COMMAND, PATIENCE, Run
 
 from dbproxy._version import __version__
+
+FIRST_MOMENTS = """
+import os, sys, threading, time
+moment, number = float(sys.argv[1]), int(sys.argv[2])
+def strike():
+    while "dbproxy.cli" not in sys.modules:
+        time.sleep(0.001)
+    time.sleep(moment)
+    os.kill(os.getpid(), number)
+sys.argv = ["dbproxy", "db", "--help"]
+from dbproxy.__main__ import main
+threading.Thread(target=strike, daemon=True).start()
+main()
+"""
+"""Runs the command and, while it loads, sends itself a signal."""
 
 
 def test_the_version_is_that_of_the_package(run: Run) -> None:
@@ -48,6 +64,40 @@ def test_help_for_a_reader_who_has_gone_away_ends_quietly() -> None:
             [COMMAND, "db", "--help"], stdout=broken, stderr=subprocess.PIPE, check=False
         )
     assert process.stderr == b""
+    assert process.returncode == 128 + signal.SIGPIPE
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [["--version"], ["db", "--help"], ["explain"], ["demo"]])
+def test_output_that_cannot_be_written_is_one_sentence(
+    arguments: list[str], unbuffered: str
+) -> None:
+    with Path("/dev/full").open("wb") as full:
+        process = subprocess.run(
+            [COMMAND, *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+            check=False,
+        )
+    sentence = "dbproxy: error: cannot write to standard output: No space left on device\n"
+    assert (process.returncode, process.stderr) == (1, sentence)
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.1, 0.3])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_the_first_moments_ends_it_without_a_word(
+    number: signal.Signals, moment: float
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", FIRST_MOMENTS, str(moment), str(int(number))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    _out, err = process.communicate(timeout=PATIENCE)
+    assert err.strip() == b""
+    assert process.returncode in {0, -number, 128 + number}
 
 
 @pytest.mark.parametrize(

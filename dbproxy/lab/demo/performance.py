@@ -27,6 +27,8 @@ class Ending(IntEnum):
     DONE = 0
     FAILED = 1
     INTERRUPTED = 130
+    NOBODY_READS = 141
+    """What shells report for a program that SIGPIPE ended."""
 
 
 class Performance:
@@ -52,7 +54,7 @@ class Performance:
             try:
                 await self._run_until(signals)
             except* NobodyListens:
-                self._ending = Ending.INTERRUPTED
+                self._ending = Ending.NOBODY_READS
             except* (StepFailed, LabError) as group:
                 self._fail(group)
         self._conclude(trio.current_time() - started)
@@ -88,6 +90,7 @@ class Performance:
             Ending.DONE: f"Done in {seconds:.0f} s.",
             Ending.FAILED: "The demo failed.",
             Ending.INTERRUPTED: "Interrupted.",
+            Ending.NOBODY_READS: "Nobody reads this.",
         }[self._ending]
         with suppress(NobodyListens):
             self._say.end(f"{how} Its processes have ended and its files are removed.")
