@@ -1,9 +1,10 @@
 """The log: a subscriber that writes each event as one line.
 
 structlog renders; nothing of it is configured globally, so that a program which embeds dbproxy
-keeps its own configuration. For people a line is a time, a level, the event's stable name and
-`key=value` pairs; for machines it is a JSON object with the same keys, among them `timestamp`
-(ISO 8601, UTC), `level` and `event`.
+keeps its own configuration. For people a line is a time (UTC, with its `Z`), a level, the event's
+stable name and `key=value` pairs; for machines it is a JSON object with the same keys, among them
+`timestamp` (ISO 8601, UTC), `level` and `event`. People are told what to do about refused
+connections once for each code, machines every time.
 """
 
 from collections.abc import Callable

@@ -5,7 +5,7 @@ from typing import Final
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from dbproxy.events import InsecureChoice
+from dbproxy.events import ConnectionClosed, InsecureChoice
 
 __all__ = ["processors"]
 
@@ -44,7 +44,8 @@ def processors(log_format: str, *, colors: bool) -> list[Processor]:
         ]
     return [
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=False),
+        structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%SZ", utc=True),
+        _Repeats(),
         _Console(_Colors() if colors else _NoColors()),
     ]
 
@@ -52,6 +53,21 @@ def processors(log_format: str, *, colors: bool) -> list[Processor]:
 def _lead(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     """Put what every line has before what only some have."""
     return {key: event.pop(key) for key in ("timestamp", "level", "event")} | dict(event)
+
+
+class _Repeats:
+    """Leaves the next step out where a refusal with the same code has shown it already."""
+
+    def __init__(self) -> None:
+        self._shown: set[object] = set()
+
+    def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        code = event.get("code")
+        if event["event"] == ConnectionClosed.name and code is not None:
+            if code in self._shown:
+                event.pop("next_step", None)
+            self._shown.add(code)
+        return event
 
 
 class _NoColors:

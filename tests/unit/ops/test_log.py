@@ -1,5 +1,6 @@
 import json
 import re
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -163,7 +164,7 @@ def test_codes_are_words() -> None:
 def test_for_people_a_line_is_time_level_name_and_pairs() -> None:
     (line,) = logged(LISTENING, log_format="console")
     assert re.fullmatch(
-        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d info    listening          address=127.0.0.1:12345"
+        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ info    listening          address=127.0.0.1:12345"
         r" mode=passthrough service=example-server protocol=postgres",
         line,
     )
@@ -175,6 +176,33 @@ def test_for_people_what_is_unknown_is_left_out() -> None:
     assert "database_name" not in line
     assert "code" not in line
     assert "None" not in line
+
+
+def test_for_people_times_are_utc_whatever_the_zone_of_this_host(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TZ", "Pacific/Auckland")
+    time.tzset()
+    try:
+        (line,) = logged(LISTENING, log_format="console")
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    written = datetime.strptime(line[:20], "%Y-%m-%d %H:%M:%SZ").replace(tzinfo=UTC)
+    assert abs(written - datetime.now(UTC)) < timedelta(minutes=1)
+
+
+def test_for_people_the_next_step_comes_with_the_first_refusal_for_a_code_only() -> None:
+    other = replace(REFUSED, code=Code.CLIENT_NOT_TLS)
+    refusals = [ConnectionClosed(record=record) for record in (REFUSED, REFUSED, other, REFUSED)]
+    lines = logged(*refusals, log_format="console")
+    assert ["next_step=" in line for line in lines] == [True, False, True, False]
+    assert all("code=" in line for line in lines)
+
+
+def test_for_machines_the_next_step_comes_every_time() -> None:
+    refusals = [ConnectionClosed(record=REFUSED)] * 2
+    assert all(entry["next_step"] for entry in objects(*refusals))
 
 
 def test_for_people_words_with_spaces_are_quoted() -> None:
