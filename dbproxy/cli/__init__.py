@@ -25,7 +25,7 @@ with the short-lived certificates that tbot (Machine ID) keeps fresh in a direct
 
 \b
 Start with:
-  dbproxy demo                   the whole thing on this machine, with a stand-in for Teleport
+  dbproxy demo     everything on this machine, with a stand-in for Teleport
   dbproxy -c /etc/tbot.yaml db --port=12345 example-server
   dbproxy --destination-dir=/opt/machine-id --proxy=teleport.example.com:443 \\
           db --port=12345 example-server
@@ -43,7 +43,7 @@ counts as unset.
 \b
 Exit status:
   0  all went well, or the process was asked to stop and did
-  1  something that it needs is missing or unusable; the message says what and what to do
+  1  something needed is missing or unusable; the message says what to do
   2  the arguments are incomplete or contradict each other
 """
 

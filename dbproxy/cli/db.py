@@ -18,14 +18,21 @@ follow the credentials to connect with and a ready-to-paste command. The log goe
 error.
 
 \b
-By default the client's TLS goes through to Teleport: the client itself uses the certificate
-that tbot wrote.
+By default the client's TLS goes through to Teleport: the client itself uses
+the certificate that tbot wrote.
 --terminate  ends the client's TLS here and checks its certificate here.
---tunnel     takes plaintext clients from this host and presents the certificate itself.
+--tunnel     takes plaintext clients from this host, and presents the
+             certificate itself.
 
 \b
-SIGINT, SIGTERM  stop accepting, let open connections go on for --drain-timeout, exit 0;
-                 a second one ends at once.
+Example:
+  dbproxy --destination-dir=/opt/machine-id --proxy=teleport.example.com:443 \\
+          db --port=12345 example-server
+  psql "host=localhost port=12345 ..."     (dbproxy prints the whole line)
+
+\b
+SIGINT, SIGTERM  stop accepting, let open connections go on for
+                 --drain-timeout, exit 0; a second one ends at once.
 SIGHUP           read the certificates again.
 """
 

@@ -25,9 +25,9 @@ again, at first after a second, later every ten seconds. The log goes to standar
 carries the tunnel's name.
 
 \b
-SIGINT, SIGTERM  stop accepting, let open connections go on for --drain-timeout, exit 0;
-                 a second one ends at once.
-SIGHUP           read all certificates again, and try at once what is not open.
+SIGINT, SIGTERM  stop accepting, let open connections go on for
+                 --drain-timeout, exit 0; a second one ends at once.
+SIGHUP           read all certificates again, try at once what is not open.
 """
 
 

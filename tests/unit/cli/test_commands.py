@@ -59,6 +59,16 @@ def test_the_help_before_the_command_shows_the_global_options_and_the_commands(
     assert "db " in commands
 
 
+@pytest.mark.parametrize("command", ["", *Commands.places])
+def test_the_help_fits_into_a_terminal_of_80_columns(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(dbproxy, [*([command] if command else []), "--help"], Invocation()) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if len(line) > 80] == []
+
+
 def test_an_unknown_command_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(dbproxy, ["nix"], Invocation()) == 2
     assert capsys.readouterr().err.splitlines() == [
