@@ -1,12 +1,10 @@
 """Longer answers on standard output: coloured and wrapped for people, plain for everything else."""
 
 import io
-import os
 import sys
 import textwrap
 from typing import Final
 
-import click
 from rich.console import Console
 from rich.text import Text
 
@@ -24,8 +22,7 @@ class Answer:
     """Writes lines to standard output.
 
     Colours and the terminal's width count only where standard output is a terminal. Whatever is
-    not printable is escaped. Each method raises click.ClickException when nothing can be written;
-    that the reader has gone away ends the program with status 1.
+    not printable is escaped. That nothing can be written passes through, to where errors are told.
     """
 
     def __init__(self) -> None:
@@ -42,7 +39,8 @@ class Answer:
             parts: Text, or text with a style of rich's.
         """
         shown = [part if isinstance(part, tuple) else (part, "") for part in parts]
-        self._write(Text.assemble(*((printable(text), style) for text, style in shown)))
+        text = Text.assemble(*((printable(text), style) for text, style in shown))
+        self._console.print(text, soft_wrap=True)
 
     def prose(self, text: str, *, indent: str = "", first: str | None = None) -> None:
         """Write text wrapped, with what stands in backquotes in another colour.
@@ -62,20 +60,4 @@ class Answer:
         )
         wrapped = Text("\n".join(lines))
         wrapped.highlight_regex(_CODE, "cyan")
-        self._write(wrapped)
-
-    def _write(self, text: Text) -> None:
-        try:
-            self._console.print(text, soft_wrap=True)
-        except OSError as error:
-            _discard_stdout()
-            raise click.ClickException(
-                f"cannot write to standard output: {error.strerror}"
-            ) from error
-
-
-def _discard_stdout() -> None:
-    """Send what is still buffered to nowhere, or the interpreter would complain at its end."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+        self._console.print(wrapped, soft_wrap=True)
