@@ -174,13 +174,16 @@ def living_tasks() -> int:
 
 @asynccontextmanager
 async def nothing_left_behind(lab: Lab) -> AsyncIterator[None]:
-    """After the block, tasks, connections and file descriptors are as they were before."""
+    """After the block, there are no connections, and no more tasks and files than before.
+
+    There may be fewer files: a watching thread of an earlier proxy may end meanwhile.
+    """
     await wait_all_tasks_blocked()
     files, tasks = open_files(), living_tasks()
     yield
     await until(lambda: lab.connections == 0, PATIENCE)
     await until(lambda: living_tasks() == tasks, PATIENCE)
-    assert open_files() == files
+    await until(lambda: open_files() <= files, PATIENCE)
 
 
 async def receive_at_least(
