@@ -146,7 +146,7 @@ PROBLEMS: dict[Code, Problem] = {
     Code.IDENTITY_MISSING: Problem(
         Fault.OPERATOR,
         "The destination directory, or a file that tbot writes into it, does not exist.",
-        "Check that tbot runs and that --destination-dir is the directory of its database output.",
+        "Check that tbot runs, and that this is where its database output goes.",
     ),
     Code.IDENTITY_UNREADABLE: Problem(
         Fault.OPERATOR,
@@ -241,7 +241,8 @@ PROBLEMS: dict[Code, Problem] = {
     Code.UPSTREAM_UNREACHABLE: Problem(
         Fault.UPSTREAM,
         "No connection to the Teleport Proxy could be made.",
-        "Check the address given with --proxy, the network and the Teleport Proxy itself.",
+        "Check the address (--proxy, or proxy_server in tbot.yaml), the network and the Teleport"
+        " Proxy itself.",
         "The Teleport Proxy cannot be reached from this host right now; try again later.",
     ),
     Code.UPSTREAM_UNTRUSTED: Problem(

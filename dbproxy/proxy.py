@@ -44,6 +44,7 @@ from dbproxy.identity import (
     watch,
 )
 from dbproxy.identity.choose_source import choose_source
+from dbproxy.identity.tbot_words import in_one_sentence
 from dbproxy.identity.waiting import load_within
 from dbproxy.protocols import ConnectionFacts, DatabaseProtocol, protocol_named
 from dbproxy.settings import Mode, Settings
@@ -381,18 +382,34 @@ def proxy_address(settings: Settings, config: TbotConfig | None) -> ProxyAddress
     """The address of the Teleport Proxy, from the settings or else from tbot's configuration.
 
     Raises:
-        UsageError: It is not known, or is no address.
+        UsageError: It is not known, or what the settings name is no address.
+        ConfigError: `config-malformed`: what the configuration names is no address.
     """
-    text = settings.proxy
-    if text is None and config is not None:
-        text = config.proxy_server or config.auth_server
-    if text is None:
+    if settings.proxy is not None:
+        return ProxyAddress.parse(settings.proxy)
+    text = config.proxy_server or config.auth_server if config is not None else None
+    if config is None or text is None:
         raise UsageError(
-            "the address of the Teleport Proxy is not known",
+            f"the address of the Teleport Proxy is not known{_misspelt_proxy(config)}",
             next_step="Give it with --proxy=HOST:PORT, or with --config a tbot configuration"
             " that has proxy_server or auth_server.",
         )
-    return ProxyAddress.parse(text)
+    try:
+        return ProxyAddress.parse(text)
+    except UsageError as error:
+        raise ConfigError(
+            Code.CONFIG_MALFORMED,
+            f"{config.proxy_place}: {error.message}",
+            next_step="Correct it there (HOST:PORT), or give the address with --proxy.",
+        ) from error
+
+
+def _misspelt_proxy(config: TbotConfig | None) -> str:
+    if config is None:
+        return ""
+    meant = ("proxy_server", "auth_server")
+    words = tuple(word for word in config.unknown_words if word.similar in meant)
+    return f"; in {config.path}, {in_one_sentence(words)[2:]}" if words else ""
 
 
 @contextmanager

@@ -7,6 +7,8 @@ is read only where an option's last chance is, after the command, so a variable 
 overrides may hold nonsense.
 """
 
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +20,7 @@ from click.core import ParameterSource
 from dbproxy.cli.durations import format_duration
 from dbproxy.cli.invocation import invocation_of
 from dbproxy.cli.values import Value, value_type
+from dbproxy.errors import UsageError
 from dbproxy.settings import Kind, Option, Scope, Settings, environment_names, options
 
 __all__ = [
@@ -130,8 +133,32 @@ def settings_from(context: click.Context, *, needs_config: bool = False) -> Sett
     """
     flags = invocation_of(context).flags | flags_of(context)
     values = _without_superseded(_given(context, ParameterSource.ENVIRONMENT), flags) | flags
-    settings: dict[str, Any] = dict(values)
-    return _with_default_config(Settings(**settings), needs_config=needs_config)
+    variables = {name: _variable(name) for name in values.keys() - flags.keys()}
+    try:
+        settings = _make_settings(values)
+    except UsageError as error:
+        message = _by_origin(error.message, variables)
+        raise UsageError(message, next_step=f"See `{context.command_path} --help`.") from error
+    return _with_default_config(settings, needs_config=needs_config)
+
+
+def _make_settings(values: Mapping[str, Any]) -> Settings:
+    return Settings(**values)
+
+
+def _variable(name: str) -> str:
+    """The environment variable that a setting's value came from."""
+    names = environment_names(name)
+    return next((variable for variable in names if os.environ.get(variable)), names[0])
+
+
+def _by_origin(message: str, variables: Mapping[str, str]) -> str:
+    """The message with the names of environment variables for the flags of what they set."""
+    for name, option, _ in options(*Scope):
+        if name in variables and option.flags:
+            flag = re.escape(max(option.flags, key=len))
+            message = re.sub(rf"(?<![\w-]){flag}(?![\w-])", variables[name], message)
+    return message
 
 
 def flags_of(context: click.Context) -> dict[str, Value]:

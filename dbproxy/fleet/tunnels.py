@@ -15,6 +15,7 @@ import yaml
 from dbproxy.downstream import listen_address
 from dbproxy.errors import Code, ConfigError, UsageError
 from dbproxy.identity import DestinationEntry, TbotConfig, TunnelService, locate
+from dbproxy.identity.tbot_words import in_one_sentence
 from dbproxy.settings import Settings
 
 __all__ = ["Tunnel", "settings_for", "tunnels_of"]
@@ -65,7 +66,8 @@ def tunnels_of(config: TbotConfig, *, anywhere: bool = False) -> tuple[Tunnel, .
     ]
     if not described:
         raise UsageError(
-            f"{config.path} has no service of type database-tunnel",
+            f"{config.path} has no service of type database-tunnel"
+            f"{in_one_sentence(config.unknown_words)}",
             next_step=f"Add one to its `services`: {_yaml(_EXAMPLE)}",
         )
     for _entry, _service, tunnel in described:

@@ -9,6 +9,7 @@ from dbproxy.errors import Code, ConfigError, UsageError
 from dbproxy.identity.layout import DEFAULT_NAMES, FileNames, Format
 from dbproxy.identity.tbot_config import TbotConfig
 from dbproxy.identity.tbot_entries import DestinationEntry, Lifetime
+from dbproxy.identity.tbot_words import in_one_sentence
 
 __all__ = ["Location", "locate"]
 
@@ -102,10 +103,10 @@ def _search(
         return Location(directory, entries[0])
     wanted = _describe_wanted(service)
     if found:
-        raise _not_found(config, f"more than one {wanted}", fitting)
+        raise _not_found(config, f"more than one {wanted}", fitting, _how_to_choose(service))
     if any(entry.tunnel is None for entry in fitting):
         raise _not_found(config, f"no {wanted} goes to a directory", fitting)
-    raise _not_found(config, f"no {wanted}", candidates)
+    raise _not_found(config, f"no {wanted}", candidates, _how_to_correct(config, candidates))
 
 
 def _by_directory(entries: Iterable[DestinationEntry]) -> dict[Path, list[DestinationEntry]]:
@@ -131,11 +132,33 @@ def _describe_wanted(service: str | None) -> str:
     return "database output" + (f" for the service {service!r}" if service is not None else "")
 
 
+def _how_to_choose(service: str | None) -> str:
+    if service is None:
+        return "Name the service, or the directory that tbot writes to with --destination-dir."
+    return "Choose one with --db-user and --db-name, or name its directory with --destination-dir."
+
+
+def _how_to_correct(config: TbotConfig, candidates: Iterable[DestinationEntry]) -> str | None:
+    if any(word.similar for word in config.unknown_words):
+        return f"Correct {config.path}, or name the directory of the output with --destination-dir."
+    if any(entry.directory is not None for entry in candidates):
+        return (
+            "Name one of these services, or the directory that tbot writes to with"
+            " --destination-dir."
+        )
+    return None
+
+
 def _not_found(
-    config: TbotConfig, problem: str, candidates: Iterable[DestinationEntry]
+    config: TbotConfig,
+    problem: str,
+    candidates: Iterable[DestinationEntry],
+    next_step: str | None = None,
 ) -> ConfigError:
     listing = "; ".join(_describe(entry) for entry in candidates) or "none at all"
-    return ConfigError(Code.DESTINATION_NOT_FOUND, f"{config.path}: {problem}; it has {listing}")
+    words = in_one_sentence(config.unknown_words)
+    message = f"{config.path}: {problem}; it has {listing}{words}"
+    return ConfigError(Code.DESTINATION_NOT_FOUND, message, next_step=next_step)
 
 
 def _describe(entry: DestinationEntry) -> str:

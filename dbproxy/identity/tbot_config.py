@@ -7,7 +7,7 @@ adding some. A key that is read here and makes no sense is an error that says wh
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +20,7 @@ from dbproxy.identity.tbot_entries import (
     read_v1_entry,
     read_v2_entry,
 )
+from dbproxy.identity.tbot_words import UnknownWord, unknown_words
 from dbproxy.identity.yaml_document import parse_yaml
 from dbproxy.identity.yaml_nodes import YamlValue
 
@@ -43,6 +44,10 @@ class TbotConfig:
         ca_path: The certificates that tbot was told to trust when it joins (`onboarding.ca_path`).
         lifetime: How long certificates last and how often tbot renews them, if the file says so.
         entries: The outputs and services, in the order of the file.
+        proxy_place: Where the address of the Teleport Proxy stands, as messages begin:
+            `FILE:LINE:COLUMN: KEY`; `None` without one.
+        unknown_words: Keys and types that mean nothing to us: the reason, perhaps, when something
+            is not found.
     """
 
     path: Path
@@ -52,6 +57,8 @@ class TbotConfig:
     ca_path: Path | None
     lifetime: Lifetime
     entries: tuple[DestinationEntry, ...]
+    proxy_place: str | None = field(default=None, compare=False)
+    unknown_words: tuple[UnknownWord, ...] = field(default=(), compare=False)
 
 
 def load_tbot_config(path: Path) -> TbotConfig:
@@ -98,7 +105,16 @@ def parse_tbot_config(data: bytes, source: Path) -> TbotConfig:
         ca_path=_read_ca_path(root),
         lifetime=lifetime,
         entries=tuple(_read_entries(root, lifetime)),
+        proxy_place=_proxy_place(root),
+        unknown_words=unknown_words(root),
     )
+
+
+def _proxy_place(root: YamlValue) -> str | None:
+    for key in ("proxy_server", "auth_server"):
+        if root.optional_text(key) and (value := root.get(key)) is not None:
+            return value.place
+    return None
 
 
 def _check_version(root: YamlValue) -> None:

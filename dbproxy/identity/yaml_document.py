@@ -117,4 +117,5 @@ def _describe(error: yaml.MarkedYAMLError) -> str:
 
 
 def _not_yaml(place: str, what: str) -> ConfigError:
-    return ConfigError(Code.CONFIG_MALFORMED, f"{place}: {what}")
+    next_step = "Correct the file at that line."
+    return ConfigError(Code.CONFIG_MALFORMED, f"{place}: {what}", next_step=next_step)

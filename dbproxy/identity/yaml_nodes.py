@@ -103,6 +103,18 @@ class YamlValue:
         """
         return tuple(str(key.value) for key, _value in self._mapping().value)
 
+    def named_lines(self) -> tuple[tuple[str, int], ...]:
+        """The keys of this mapping, each with its line, without the one that merges another.
+
+        Raises:
+            ConfigError: This value is not a mapping.
+        """
+        return tuple(
+            (str(key.value), _line_and_column(key.start_mark)[0])
+            for key, _value in self._mapping().value
+            if key.tag != _MERGE
+        )
+
     def is_text(self) -> bool:
         """Whether this is a single value rather than a list or a mapping."""
         return isinstance(self.node, yaml.ScalarNode)

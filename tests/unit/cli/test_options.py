@@ -288,4 +288,19 @@ def test_a_wrong_value_in_the_environment_is_named_by_its_variable(
 
 def test_two_contradicting_variables_are_refused(refusal: Callable[..., str]) -> None:
     both = {"DBPROXY_TUNNEL": "1", "DBPROXY_TERMINATE": "1"}
-    assert "--tunnel and --terminate contradict each other" in refusal("show", env=both)
+    assert refusal("show", env=both) == (
+        "dbproxy: error: DBPROXY_TUNNEL and DBPROXY_TERMINATE contradict each other: give one of"
+        " them [usage]"
+    )
+
+
+def test_a_flag_and_a_variable_that_do_not_go_together_are_named_as_what_they_are(
+    refusal: Callable[..., str],
+) -> None:
+    assert refusal("show", "--server-cert=x", env={"DBPROXY_SERVER_KEY": "y"}) == (
+        "dbproxy: error: --server-cert is for --terminate: other modes show no certificate [usage]"
+    )
+    assert refusal("show", env={"DBPROXY_SERVER_CERT": "x", "DBPROXY_SERVER_KEY": ""}) == (
+        "dbproxy: error: DBPROXY_SERVER_CERT and --server-key go together: give both or none"
+        " [usage]"
+    )
