@@ -7,7 +7,8 @@ next, and as an exit status. Anything else is a bug of ours: it passes through, 
 
 import os
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
 from types import TracebackType
 from typing import Final
 
@@ -125,11 +126,17 @@ def _sentence(error: click.UsageError) -> str:
             param=click.Parameter() as parameter, ctx=click.Context() as context
         ):
             return f"{_origin(parameter, context)}: {_bare(error.message)}"
-        case click.NoSuchOption(possibilities=[closest, *_]):
-            return f"no such option {error.option_name}; did you mean {closest}?"
         case click.NoSuchOption():
-            return f"no such option {error.option_name}"
+            similar = _similar(error.option_name, error.possibilities or ())
+            guess = f"; did you mean {similar[0]}?" if similar else ""
+            return f"no such option {error.option_name}{guess}"
     return _bare(error.format_message())
+
+
+def _similar(option: str, known: Iterable[str]) -> list[str]:
+    """Those that may be meant, the likeliest first; the dashes alone make nothing alike."""
+    by_word = {name.lstrip("-"): name for name in known}
+    return [by_word[word] for word in get_close_matches(option.lstrip("-"), by_word)]
 
 
 def _bare(message: str) -> str:

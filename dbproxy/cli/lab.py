@@ -16,6 +16,7 @@ from dbproxy.lab.address import parse_tcp_address
 from dbproxy.lab.durations import parse_duration
 from dbproxy.lab.errors import LabError
 from dbproxy.lab.foreground import Plan, run_in_foreground
+from dbproxy.lab.occupancy import occupy
 from dbproxy.lab.roles import Role
 
 __all__ = ["lab"]
@@ -214,7 +215,7 @@ def lab(
             split_database_ca=split_database_ca,
             ping_interval=parse_duration(ping_interval).total_seconds(),
         )
-        with _sentences():
+        with _sentences(), occupy([state, *map(plan.destination_of, resources)]):
             trio.run(run_in_foreground, plan, click.echo)
 
 

@@ -12,12 +12,14 @@ from typing import Final
 import trio
 
 from dbproxy.lab import guide
-from dbproxy.lab.address import parse_tcp_address
+from dbproxy.lab.address import open_address, parse_tcp_address
 from dbproxy.lab.audit import Event
 from dbproxy.lab.cluster import AUDIT_FILE, Lab, open_lab
 from dbproxy.lab.database import DatabaseResource
 
 STOPPING: Final = (signal.SIGINT, signal.SIGTERM)
+DATABASE_PATIENCE: Final = 3.0
+"""Seconds that a database has to answer at the start; a local one takes none."""
 LOCAL_PORT: Final = 12345
 """The local port of the suggested command."""
 
@@ -88,6 +90,8 @@ async def run_in_foreground(plan: Plan, echo: Echo) -> None:
             await _start_bot(plan, lab, nursery)
             for line in describe(plan, lab):
                 echo(line)
+            for resource in plan.resources:
+                nursery.start_soon(_try_database, resource, echo)
             await anext(signals)
             nursery.cancel_scope.cancel()
 
@@ -110,6 +114,23 @@ async def _start_bot(plan: Plan, lab: Lab, nursery: trio.Nursery) -> None:
             renewal_interval=plan.renewal_interval,
         )
         await nursery.start(lab.tbot(config).run)
+
+
+async def _try_database(resource: DatabaseResource, echo: Echo) -> None:
+    """Says so when a database does not answer: better now than with the first session."""
+    reason = f"no answer within {DATABASE_PATIENCE:.0f} s"
+    with trio.move_on_after(DATABASE_PATIENCE):
+        try:
+            stream = await open_address(resource.address)
+        except OSError as error:
+            reason = error.strerror or str(error)
+        else:
+            await stream.aclose()
+            return
+    echo(
+        f"warning: the database {resource.name} at {resource.address} cannot be reached ({reason});"
+        " sessions fail until it can"
+    )
 
 
 def describe(plan: Plan, lab: Lab) -> list[str]:

@@ -132,9 +132,38 @@ async def test_several_databases_get_a_directory_each(tmp_path: Path) -> None:
         assert names == ["one", "two"]
 
 
+async def test_two_of_them_do_not_share_a_directory(tmp_path: Path) -> None:
+    state, destination = tmp_path / "state", tmp_path / "ids"
+    arguments = ["--database=127.0.0.1:5432", f"--directory={state}"]
+    async with run_lab(*arguments, f"--destination={destination}") as running:
+        await running.wait_for("Ctrl-C ends the cluster.")
+        written = (destination / "tlscert").read_bytes()
+        for shared in ([f"--directory={state}"], [f"--destination={tmp_path}/x/../ids"]):
+            async with run_lab("--database=127.0.0.1:5432", *shared) as second:
+                await second.wait_for("is in use by another dbproxy lab")
+                assert await second.process.wait() == 1
+        assert (destination / "tlscert").read_bytes() == written
+    async with run_lab(*arguments) as third:
+        await third.wait_for("Ctrl-C ends the cluster.")
+
+
+async def test_a_database_that_does_not_answer_is_told_at_the_start() -> None:
+    async with run_lab("--database=127.0.0.1:1") as running:
+        warning = await running.wait_for("warning: ")
+    assert "the database example-server at 127.0.0.1:1 cannot be reached" in warning
+
+
+async def test_a_database_that_answers_is_no_reason_to_warn(postgres: EmbeddedPostgres) -> None:
+    async with run_lab(f"--database={postgres.address}") as running:
+        await running.wait_for("Ctrl-C ends the cluster.")
+        await trio.sleep(0.2)
+    assert not [line for line in running.output if "warning" in line]
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "text"),
     [
+        (["--foo"], 2, "no such option --foo [usage]"),
         ([], 2, "--database: give the address of a real database"),
         (["--database=127.0.0.1"], 2, "expected HOST:PORT or unix:///PATH"),
         (["--database=a:1", "--database=b:1"], 2, "two databases named example-server"),
