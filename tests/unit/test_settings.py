@@ -11,6 +11,7 @@ from dbproxy.settings import Kind, Mode, Scope, Settings, environment_names, opt
 
 FIELDS = dataclasses.fields(Settings)
 CERT, KEY = Path("server.crt"), Path("server.key")
+FILES = {"cert": CERT, "key": KEY, "ca": CERT}
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,12 @@ def test_the_mode_follows_from_the_flags(given: Settings, mode: Mode) -> None:
         ({"handshake_timeout": 0}, ["--handshake-timeout"]),
         ({"prologue_timeout": -1}, ["--prologue-timeout"]),
         ({"drain_timeout": -0.1}, ["--drain-timeout"]),
+        ({"destination_dir": KEY, "identity_file": KEY}, ["--destination-dir", "--identity"]),
+        ({"destination_dir": KEY, **FILES}, ["--destination-dir", "--cert"]),
+        ({"identity_file": KEY, "ca": CERT}, ["--identity", "--cert"]),
+        ({"identity_file": KEY, **FILES}, ["--identity", "--cert"]),
+        ({"cert": CERT}, ["--cert", "--key", "--ca"]),
+        ({"key": KEY, "ca": CERT}, ["--cert", "--key", "--ca"]),
     ],
 )
 def test_what_contradicts_itself_or_makes_no_sense_is_refused(
@@ -58,6 +65,8 @@ def test_what_contradicts_itself_or_makes_no_sense_is_refused(
         {"port": 65535},
         {"listen": "tcp://127.0.0.1:5432"},
         {"drain_timeout": 0},
+        {"identity_file": KEY},
+        FILES,
         {"terminate": True},
         {"terminate": True, "server_cert": CERT, "server_key": KEY},
     ],
@@ -65,6 +74,20 @@ def test_what_contradicts_itself_or_makes_no_sense_is_refused(
 def test_what_makes_sense_is_taken(given: dict[str, Any]) -> None:
     settings = Settings(**given)
     assert {name: getattr(settings, name) for name in given} == given
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({}, False),
+        ({"config": KEY}, False),
+        ({"destination_dir": KEY}, True),
+        ({"identity_file": KEY}, True),
+        (FILES, True),
+    ],
+)
+def test_whether_the_identity_is_named(given: dict[str, Any], named: bool) -> None:
+    assert Settings(**given).names_identity is named
 
 
 @pytest.mark.parametrize("setting", FIELDS, ids=lambda setting: setting.name)

@@ -205,6 +205,31 @@ def test_the_mode_in_the_environment_gives_way_to_terminate(resolve: Resolve) ->
     assert resolve("show", "--terminate", env={"DBPROXY_TUNNEL": "1"}).mode is Mode.TERMINATE
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--identity=i"], Settings(identity_file=Path("i"))),
+        (["--destination-dir=d"], Settings(destination_dir=Path("d"))),
+        (
+            ["--cert=c", "--key=k", "--ca=a"],
+            Settings(cert=Path("c"), key=Path("k"), ca=Path("a")),
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"DBPROXY_DESTINATION_DIR": "other"},
+        {"DBPROXY_IDENTITY_FILE": "other"},
+        {"DBPROXY_CERT": "other", "DBPROXY_KEY": "other", "DBPROXY_CA": "other"},
+    ],
+)
+def test_an_identity_on_the_command_line_beats_any_in_the_environment(
+    resolve: Resolve, arguments: list[str], expected: Settings, environment: dict[str, str]
+) -> None:
+    assert resolve("show", *arguments, env=environment) == expected
+
+
 def test_a_port_on_the_command_line_beats_listen_in_the_environment(resolve: Resolve) -> None:
     settings = resolve("show", "--port=1", env={"DBPROXY_LISTEN": "tcp://127.0.0.1:2"})
     assert (settings.port, settings.listen) == (1, None)
