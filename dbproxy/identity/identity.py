@@ -20,13 +20,15 @@ __all__ = ["Identity", "IdentityFiles"]
 class IdentityFiles:
     """Where the parts of an identity came from, so that clients can be told.
 
+    One file may be several of them: an identity file holds the first three.
+
     Attributes:
-        directory: The destination.
+        directory: The destination, or the directory of the certificate that was named.
         certificate: The client certificate.
         key: Its private key.
-        host_ca: The Host CA's certificates.
-        user_ca: The User CA's certificates; `None` when the file is absent.
-        database_ca: The Database CA's certificates; `None` when the file is absent, as with
+        host_ca: The Host CA's certificates, with which a client verifies the Teleport Proxy.
+        user_ca: The User CA's certificates; `None` without a file for them alone.
+        database_ca: The Database CA's certificates; `None` without a file for them alone, as with
             Teleport 9, which has no such authority.
     """
 
