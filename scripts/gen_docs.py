@@ -31,11 +31,30 @@ A code is never renamed and never used for something else.
 OPTIONS_INTRO: Final = """\
 # Options
 
+This page covers `dbproxy db` and `dbproxy start`. `dbproxy doctor` and `dbproxy identity` take the
+global options, SERVICE, `--db-user`, `--db-name` and `--format`. `dbproxy explain`, `dbproxy lab`
+and `dbproxy demo` have options of their own, which their `--help` shows; see also
+[the lab](lab.md).
+
 Every option has an environment variable. A flag beats the environment, and the environment beats
-tbot's configuration file. For a switch, `1`, `true`, `yes` and `on` mean given.
+tbot's configuration file. For a switch, `1`, `true` and `yes` mean given, and `0`, `false` and `no`
+not given; an empty variable counts as unset. There are a few
+[variables without an option](#environment-variables-without-an-option).
 
 Durations are seconds as a number, or carry units: `500ms`, `10s`, `1m30s`, `1h`.
 
+"""
+
+OPTIONS_END: Final = """
+## Environment variables without an option
+
+- `STATE_DIRECTORY`: where `--terminate` keeps its local authority, `dbproxy-ca.crt` and its key;
+  systemd sets it with `StateDirectory=`. Of several directories, separated by colons, the first one
+  counts. Without it, that is `dbproxy` in `XDG_STATE_HOME`, which is `~/.local/state` by default
+  (on macOS `~/Library/Application Support/dbproxy`).
+- `SSL_CERT_FILE`, `SSL_CERT_DIR`: the system's authorities, as OpenSSL reads them; they are trusted
+  for the Teleport Proxy.
+- `NO_COLOR`: no colours, also on a terminal.
 """
 
 SCOPES: Final = {
@@ -81,7 +100,7 @@ def _link(code: Code) -> str:
 def options_page() -> str:
     """The page about every field of `Settings`, by scope."""
     sections = "\n".join(_scope_section(scope, title) for scope, title in SCOPES.items())
-    return f"{NOTICE}{OPTIONS_INTRO}{sections}"
+    return f"{NOTICE}{OPTIONS_INTRO}{sections}{OPTIONS_END}"
 
 
 def _scope_section(scope: Scope, title: str) -> str:

@@ -4,6 +4,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 say() { printf '==> %s\n' "$*" >&2; }
 fail() { printf '%s: %s\n' "${0##*/}" "$*" >&2 && exit 1; }
 
+# quietly COMMAND…: what it prints is shown only when it fails.
+quietly() {
+    local output
+    output=$("$@" 2>&1) || { printf '%s\n' "$output" >&2 && fail "this failed: $*"; }
+}
+
 # new_enough PYTHON: is it a Python that dbproxy runs on?
 new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
@@ -42,7 +48,7 @@ prepare() {
         [ "$(cat "$stamp" 2>/dev/null)" != "$state" ] || return 0
     done
     say "Installing dbproxy[$1] into .venv (only when pyproject.toml changes)"
-    .venv/bin/python -m pip install --disable-pip-version-check --no-input --editable ".[$1]" >&2
+    quietly .venv/bin/python -m pip install --disable-pip-version-check --no-input --quiet --editable ".[$1]"
     printf '%s\n' "$state" >"$stamp"
 }
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -55,6 +56,15 @@ def test_a_documented_command_line_is_accepted(command: str) -> None:
 
 def test_the_guide_has_commands_to_check() -> None:
     assert len(commands(GUIDE)) >= 4
+
+
+async def test_subscribers_of_the_guide_see_records_and_errors_have_a_code(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    names: dict[str, Any] = {}
+    exec(sample(GUIDE, "subscribe"), names)
+    await names["serve"](Settings(destination_dir=Path("/nowhere"), proxy="127.0.0.1:1"))
+    assert capsys.readouterr().out.startswith(f"{Code.IDENTITY_MISSING} ")
 
 
 def test_the_guide_names_each_problem_once() -> None:
