@@ -76,6 +76,7 @@ class Code(StrEnum):
     UPSTREAM_UNTRUSTED = "upstream-untrusted"
     UPSTREAM_TLS_FAILED = "upstream-tls-failed"
     UPSTREAM_CLOSED_EARLY = "upstream-closed-early"
+    UPSTREAM_LOST = "upstream-lost"
     UPSTREAM_PROTOCOL_ERROR = "upstream-protocol-error"
     ALPN_NOT_SUPPORTED = "alpn-not-supported"
     CERTIFICATE_REJECTED = "certificate-rejected"
@@ -249,12 +250,13 @@ PROBLEMS: dict[Code, Problem] = {
         Fault.OPERATOR,
         "The certificate that the Teleport Proxy showed is not trusted or is for another name.",
         "If the Teleport Proxy uses a private authority, name its certificate with --proxy-ca; if"
-        " the name is wrong, check --proxy.",
+        " the name is wrong, check the address (--proxy, or proxy_server in tbot.yaml).",
     ),
     Code.UPSTREAM_TLS_FAILED: Problem(
         Fault.UPSTREAM,
         "The TLS handshake with the Teleport Proxy failed.",
-        "Check that the address given with --proxy is the web address of a Teleport Proxy.",
+        "Check that the address (--proxy, or proxy_server in tbot.yaml) is the web address of a"
+        " Teleport Proxy.",
     ),
     Code.UPSTREAM_CLOSED_EARLY: Problem(
         Fault.UPSTREAM,
@@ -265,10 +267,19 @@ PROBLEMS: dict[Code, Problem] = {
         " a database agent serves this service.",
         "Teleport closed the connection without a reason: check locks, limits and the service.",
     ),
+    Code.UPSTREAM_LOST: Problem(
+        Fault.UPSTREAM,
+        "The Teleport Proxy, or something on the way to it, broke off an open connection.",
+        "Check whether the Teleport Proxy or a load balancer was restarted, and the network."
+        " Teleport itself ends sessions that are idle for too long or whose certificate has expired,"
+        " where the cluster is set up so.",
+        "The connection to the database was lost on the way; connect again.",
+    ),
     Code.UPSTREAM_PROTOCOL_ERROR: Problem(
         Fault.UPSTREAM,
         "The Teleport Proxy sent something that its protocol does not allow.",
-        "Check that the address given with --proxy is the web address of a Teleport Proxy.",
+        "Check that the address (--proxy, or proxy_server in tbot.yaml) is the web address of a"
+        " Teleport Proxy.",
     ),
     Code.ALPN_NOT_SUPPORTED: Problem(
         Fault.UPSTREAM,

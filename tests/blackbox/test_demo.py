@@ -125,7 +125,7 @@ async def test_the_users_own_settings_do_not_disturb_it(tmp_path: Path) -> None:
 async def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
     async with running_demo(tmp_path, env=python_path(tmp_path, HIDE_THE_EXTRA)) as demo:
         assert await demo.ended() == 1
-        await demo.err.first(r"pip install 'dbproxy\[demo\]'$")
+        await demo.err.first(r"pip install '/path/to/checkout\[demo\]'$")
     assert len(demo.err.received) == 1
     assert demo.out.received == []
 

