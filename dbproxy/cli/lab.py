@@ -75,6 +75,8 @@ def _read_role(path: Path) -> str:
 def _sentence(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename:
         return f"cannot use {error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot write or read: {error.strerror}"
     return str(error)
 
 
@@ -252,6 +254,8 @@ def _sentences() -> Iterator[None]:
     problems: list[str] = []
     try:
         yield
+    except* BrokenPipeError:  # nobody reads what the lab says
+        raise
     except* LabError as group:
         problems += map(_sentence, _leaves(group))
     except* OSError as group:

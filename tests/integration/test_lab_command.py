@@ -160,6 +160,13 @@ async def test_a_database_that_answers_is_no_reason_to_warn(postgres: EmbeddedPo
     assert not [line for line in running.output if "warning" in line]
 
 
+def test_it_ends_quietly_when_nobody_reads_it_any_more() -> None:
+    script = 'set -o pipefail; "$@" | true'
+    command = ["bash", "-c", script, "bash", *LAB, "--database=127.0.0.1:1"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert (run.returncode, run.stderr) == (128 + signal.SIGPIPE, "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "text"),
     [
