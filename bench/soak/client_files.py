@@ -31,7 +31,6 @@ class ClientFiles:
     directory: Path
     _number: int = 0
     _seen: tuple[int, ...] = ()
-    _contents: tuple[bytes, ...] = ()
     _copies: deque[Path] = field(default_factory=deque)
     _lock: Lock = field(default_factory=Lock)
 
@@ -43,12 +42,12 @@ class ClientFiles:
 
     def _look(self) -> None:
         times = tuple((self.destination / name).stat().st_mtime_ns for name in FILES)
-        if times != self._seen:
-            contents = tuple((self.destination / name).read_bytes() for name in FILES)
-            if _is_whole(contents, self._contents):
-                self._seen = times
-                self._contents = contents
-                self._copy(contents)
+        if times == self._seen:
+            return
+        self._seen = times
+        contents = tuple((self.destination / name).read_bytes() for name in FILES)
+        if _is_whole(contents):
+            self._copy(contents)
 
     def _copy(self, contents: tuple[bytes, ...]) -> None:
         self._number += 1
@@ -65,14 +64,14 @@ class ClientFiles:
             old.rmdir()
 
 
-def _is_whole(contents: tuple[bytes, ...], before: tuple[bytes, ...]) -> bool:
+def _is_whole(contents: tuple[bytes, ...]) -> bool:
     """Whether key, certificate and the User CA that signed it belong together."""
     certificate, key, host_ca, user_ca = contents
     try:
         leaf = x509.load_pem_x509_certificate(certificate)
-        pair = load_pem_private_key(key, None).public_key() == leaf.public_key()
+        own = load_pem_private_key(key, None, unsafe_skip_rsa_key_validation=True)
         issuers = [ca.subject for ca in x509.load_pem_x509_certificates(user_ca)]
         x509.load_pem_x509_certificates(host_ca)
     except ValueError:
         return False
-    return pair and leaf.issuer in issuers and contents != before
+    return own.public_key() == leaf.public_key() and leaf.issuer in issuers
