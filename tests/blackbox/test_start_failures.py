@@ -2,11 +2,12 @@
 
 import os
 import socket
+import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from commands import Outcome, Run
+from commands import COMMAND, PATIENCE, Outcome, Run, clean_environment
 from identities import Cluster, make_key, subject_attributes, write_destination
 
 PROXY = "--proxy=127.0.0.1:1"
@@ -30,6 +31,27 @@ def test_a_port_in_use_is_named(run: Run, destination: Path) -> None:
         port = other.getsockname()[1]
         outcome = run("db", "--destination-dir", destination, PROXY, f"--port={port}")
     check(outcome, "address-in-use", f"127.0.0.1:{port}")
+
+
+def test_a_start_message_that_cannot_be_written_is_one_sentence(
+    tmp_path: Path, destination: Path
+) -> None:
+    with Path("/dev/full").open("wb") as full:
+        process = subprocess.run(
+            [COMMAND, "db", "--tunnel", "--destination-dir", destination, PROXY],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=PATIENCE,
+            env=clean_environment(tmp_path),
+            check=False,
+        )
+    assert process.returncode == 1
+    complaints = [line for line in process.stderr.splitlines() if "error" in line.lower()]
+    assert complaints == [
+        "dbproxy: error: cannot write the start message to standard output: No space left on device"
+    ]
+    assert "Exception ignored" not in process.stderr
 
 
 def test_a_directory_that_does_not_exist_is_named(run: Run, tmp_path: Path) -> None:
