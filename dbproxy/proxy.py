@@ -1,6 +1,5 @@
 """DatabaseProxy: wires the parts together, runs them and drains them."""
 
-import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -20,8 +19,10 @@ from dbproxy.downstream import (
     TCPAddress,
     TerminatingAdmission,
     UnixAddress,
+    client_endpoint,
     default_state_directory,
     describe_address,
+    given_server_certificate,
     listen_address,
     open_listener,
 )
@@ -40,7 +41,6 @@ from dbproxy.identity import (
     IdentityStore,
     TbotConfig,
     load_tbot_config,
-    read_key_pair,
     watch,
 )
 from dbproxy.identity.choose_source import choose_source
@@ -69,7 +69,8 @@ class Started:
         protocol: The database protocol.
         database_user: The database user, if known.
         database_name: The database name, if known.
-        ca_file: What the client must trust; None in tunnel mode.
+        ca_file: What the client must trust; None in tunnel mode, and where the client's own roots
+            must do.
         certificate_file: The certificate that the client must show; None in tunnel mode.
         key_file: Its key; None in tunnel mode.
         connect_command: A command line to paste.
@@ -242,8 +243,7 @@ class DatabaseProxy:
             return None
         if settings.server_cert is None or settings.server_key is None:
             return LocalAuthority.open(default_state_directory()).issue_server_certificate()
-        leaf, chain, key = read_key_pair(settings.server_cert, settings.server_key)
-        return ServerCertificate(leaf, chain, key, settings.server_cert)
+        return given_server_certificate(settings.server_cert, settings.server_key)
 
     def _handler(
         self,
@@ -342,14 +342,16 @@ class DatabaseProxy:
         plain = settings.mode is Mode.TUNNEL
         ca_file = server_certificate.ca_file if server_certificate else files.host_ca
         name = listener.socket.getsockname()
-        host, port = _client_host_and_port(name, protocol)
+        shown_name = server_certificate.host if server_certificate else "localhost"
+        endpoint = client_endpoint(name, protocol, shown_name)
         facts = ConnectionFacts(
-            host=host,
-            port=port,
+            host=endpoint.host,
+            hostaddr=endpoint.hostaddr,
+            port=endpoint.port,
             mode=settings.mode,
             user=settings.db_user or identity.route.username,
             database=settings.db_name or identity.route.database,
-            ca_file=None if plain else ca_file.absolute(),
+            ca_file=None if plain or ca_file is None else ca_file.absolute(),
             certificate_file=None if plain else files.certificate.absolute(),
             key_file=None if plain else files.key.absolute(),
         )
@@ -421,20 +423,6 @@ def _not_running_yet() -> Iterator[None]:
         if error.code is not Code.CERTIFICATE_EXPIRED:
             raise
         raise IdentityError(error.code, error.message, next_step=_START_AGAIN) from error
-
-
-def _client_host_and_port(name: object, protocol: DatabaseProtocol) -> tuple[str, int]:
-    """What a client is told to connect to.
-
-    On loopback that is `localhost`, the name that Teleport's certificates and ours have; psql
-    compares names only, never addresses.
-    """
-    if isinstance(name, tuple):
-        host, port = name[:2]
-        return ("localhost" if host == "127.0.0.1" else host), port
-    path = Path(os.fsdecode(name)) if isinstance(name, str | bytes) else Path()
-    port = protocol.port_of_socket(path.name)
-    return str(path.parent), protocol.default_port if port is None else port
 
 
 @asynccontextmanager

@@ -68,7 +68,8 @@ def _sentences(started: Started, settings: Settings) -> Iterator[str]:
         yield "The port is a free one; choose it yourself with the --port flag."
     if started.mode is not Mode.TUNNEL:
         yield f"Use following credentials to connect to the {started.service} proxy:"
-        yield f"  ca_file={started.ca_file}"
+        if started.ca_file is not None:
+            yield f"  ca_file={started.ca_file}"
         yield f"  cert_file={started.certificate_file}"
         yield f"  key_file={started.key_file}"
     yield "Connect with:"

@@ -1,7 +1,9 @@
 """The local side: listening, letting clients in, serving them."""
 
 from dbproxy.downstream.admit import Admission, RelayedAdmission
+from dbproxy.downstream.client_endpoint import ClientEndpoint, client_endpoint
 from dbproxy.downstream.connection import ConnectionHandler
+from dbproxy.downstream.given_certificate import given_server_certificate
 from dbproxy.downstream.listen import (
     ListenAddress,
     TCPAddress,
@@ -19,6 +21,7 @@ from dbproxy.downstream.terminate import TerminatingAdmission
 
 __all__ = [
     "Admission",
+    "ClientEndpoint",
     "ConnectionHandler",
     "ListenAddress",
     "LocalAuthority",
@@ -27,8 +30,10 @@ __all__ = [
     "TCPAddress",
     "TerminatingAdmission",
     "UnixAddress",
+    "client_endpoint",
     "default_state_directory",
     "describe_address",
+    "given_server_certificate",
     "listen_address",
     "open_listener",
 ]

@@ -64,13 +64,15 @@ class ServerCertificate:
         certificate: The leaf.
         chain: What the client needs on the way to `ca_file`, without the root.
         private_key: The leaf's key, of a kind that OpenSSL signs with.
-        ca_file: The file that a client must trust.
+        ca_file: The file that a client must trust; None when the client's own roots must do.
+        host: The name that clients should call, one that the leaf is for.
     """
 
     certificate: x509.Certificate
     chain: tuple[x509.Certificate, ...]
     private_key: PrivateKey
-    ca_file: Path
+    ca_file: Path | None
+    host: str = "localhost"
 
     def __repr__(self) -> str:
         return f"ServerCertificate(ca_file={str(self.ca_file)!r})"

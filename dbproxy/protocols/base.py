@@ -116,16 +116,18 @@ class ConnectionFacts:
 
     Attributes:
         host: A name that the certificates cover, or the directory of a Unix socket.
+        hostaddr: The IP address to connect to, where the name would not lead there; or None.
         port: The TCP port, or the number in the Unix socket's name.
         mode: Decides whether TLS is on.
         user: The database user, if known.
         database: The database name, if known.
-        ca_file: What the client trusts; None in tunnel mode.
+        ca_file: What the client trusts; None in tunnel mode, and where its own roots must do.
         certificate_file: The client's certificate; None in tunnel mode.
         key_file: The client's key; None in tunnel mode.
     """
 
     host: str
+    hostaddr: str | None = None
     port: int
     mode: Mode
     user: str | None

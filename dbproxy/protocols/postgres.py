@@ -299,7 +299,10 @@ class Postgres(DatabaseProtocol):
         return int(found[1]) if found is not None and int(found[1]) <= _HIGHEST_PORT else None
 
     def connect_command(self, facts: ConnectionFacts) -> str:
-        parameters: dict[str, object] = {"host": facts.host, "port": facts.port}
+        parameters: dict[str, object] = {"host": facts.host}
+        if facts.hostaddr is not None:
+            parameters["hostaddr"] = facts.hostaddr
+        parameters["port"] = facts.port
         if facts.user is not None:
             parameters["user"] = facts.user
         if facts.database is not None:
@@ -308,7 +311,8 @@ class Postgres(DatabaseProtocol):
             parameters["sslmode"] = "disable"
         else:
             parameters["sslmode"] = "verify-full"
-            parameters["sslrootcert"] = facts.ca_file
+            # The system's roots, by this word since PostgreSQL 16.
+            parameters["sslrootcert"] = "system" if facts.ca_file is None else facts.ca_file
             parameters["sslcert"] = facts.certificate_file
             parameters["sslkey"] = facts.key_file
         conninfo = " ".join(f"{key}={_conninfo_value(str(v))}" for key, v in parameters.items())
