@@ -3,6 +3,7 @@
 import ssl
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -207,7 +208,7 @@ class TestInsecureChoices:
 
     @pytest.mark.parametrize("settings", [{"tunnel": False}, {"tunnel": False, "terminate": True}])
     async def test_a_port_for_holders_of_the_certificate_is_none(
-        self, settings: dict[str, bool], destination: Path, upstream_context: ssl.SSLContext
+        self, settings: dict[str, Any], destination: Path, upstream_context: ssl.SSLContext
     ) -> None:
         async with running(destination, upstream_context, **settings) as bench:
             assert not bench.published(InsecureChoice)
