@@ -85,6 +85,16 @@ def test_the_command_for_a_tunnel_switches_tls_off_and_names_no_files() -> None:
     }
 
 
+def test_an_address_is_given_besides_the_name_where_the_name_does_not_lead_there() -> None:
+    read_back = parameters(Postgres().connect_command(replace(FACTS, hostaddr="127.0.0.2")))
+    assert (read_back["host"], read_back["hostaddr"]) == ("localhost", "127.0.0.2")
+
+
+def test_without_a_file_to_trust_the_systems_roots_are_named() -> None:
+    read_back = parameters(Postgres().connect_command(replace(FACTS, ca_file=None)))
+    assert (read_back["sslmode"], read_back["sslrootcert"]) == ("verify-full", "system")
+
+
 def test_an_unknown_user_and_database_are_left_to_psql() -> None:
     command = Postgres().connect_command(replace(FACTS, user=None, database=None))
     assert not {"user", "dbname"} & parameters(command).keys()
