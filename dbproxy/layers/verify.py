@@ -19,10 +19,11 @@ MALFORMED_CERTIFICATE: Final = (
 
 # X509_V_ERR_* of OpenSSL's include/openssl/x509_vfy.h, in words that help.
 _VERIFY_ERRORS: Final = {
+    2: "was issued by an authority that is not known",
     9: "is not valid yet",
     10: "has expired",
     18: "is self-signed",
-    19: "leads to a self-signed certificate that is not a trusted authority",
+    19: "is self-signed and not a trusted authority",
     20: "was issued by an authority that is not trusted",
     21: "was issued by an authority that is not trusted (the intermediate certificate is missing)",
     26: "is not meant for this end of a TLS connection (its extended key usage)",
@@ -41,8 +42,11 @@ def describe_verify_error(number: int, depth: int, certificate: crypto.X509) -> 
         certificate: The one at that depth.
     """
     what = _VERIFY_ERRORS.get(number, f"does not verify (X509_V_ERR {number})")
-    which = "" if depth == 0 else f": its issuer at depth {depth}"
-    return f"({_common_name(certificate)}){which} {what}"
+    whose = f"({_common_name(certificate)})"
+    if depth == 0:
+        return f"{whose} {what}"
+    which = "its issuer" if depth == 1 else f"the issuer at depth {depth}"
+    return f"does not verify: {which} {whose} {what}"
 
 
 def _common_name(certificate: crypto.X509) -> str:

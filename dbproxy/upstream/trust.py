@@ -145,6 +145,9 @@ class UpstreamTrust:
         context.set_default_verify_paths()
         store = context.get_cert_store()
         assert store is not None  # noqa: S101 - a context always has one
+        # Whatever is named is an anchor, also an intermediate or the server's own certificate, as
+        # for Teleport's own tools (Go, crypto/x509/verify.go: a chain ends at any of the roots).
+        store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
         for root in (*roots, *identity.host_cas):
             store.add_cert(crypto.X509.from_cryptography(root))
         context.set_verify(SSL.VERIFY_PEER, _verify)

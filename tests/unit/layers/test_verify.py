@@ -17,6 +17,7 @@ def leaf(authority: Authority) -> crypto.X509:
 @pytest.mark.parametrize(
     ("number", "words"),
     [
+        (2, "was issued by an authority that is not known"),
         (9, "is not valid yet"),
         (10, "has expired"),
         (18, "is self-signed"),
@@ -31,9 +32,13 @@ def test_a_leaf_is_named_and_its_fault_put_in_words(
     assert describe_verify_error(number, 0, leaf) == f"(CN=teleport.example.com) {words}"
 
 
-def test_an_issuer_is_told_from_the_leaf(leaf: crypto.X509) -> None:
-    words = describe_verify_error(10, 2, leaf)
-    assert words == "(CN=teleport.example.com): its issuer at depth 2 has expired"
+@pytest.mark.parametrize(
+    ("depth", "which"), [(1, "its issuer"), (2, "the issuer at depth 2")], ids=str
+)
+def test_an_issuer_is_told_from_the_leaf(depth: int, which: str, leaf: crypto.X509) -> None:
+    """The name in brackets is that of the certificate that has the fault."""
+    words = describe_verify_error(10, depth, leaf)
+    assert words == f"does not verify: {which} (CN=teleport.example.com) has expired"
 
 
 def test_a_certificate_without_a_common_name_is_said_to_have_none(authority: Authority) -> None:

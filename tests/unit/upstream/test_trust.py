@@ -102,6 +102,54 @@ def test_roots_of_the_environment_are_trusted(
     assert complaint_about(server, UpstreamTrust(), identity) is None
 
 
+class TestAnchors:
+    """Every certificate that is named counts, whether it is a root or not."""
+
+    @pytest.fixture
+    def intermediate(self, web_authority: Authority) -> Authority:
+        made = make_credentials(web_authority, common_name="intermediate", ca=True)
+        return Authority(made.certificate, made.key)
+
+    @pytest.mark.parametrize("sent", [False, True])
+    def test_an_intermediate_authority(
+        self, sent: bool, intermediate: Authority, identity: Identity
+    ) -> None:
+        chain = [intermediate.certificate] if sent else []
+        server = server_layer(make_credentials(intermediate, HOST), chain=chain)
+        trust = UpstreamTrust([intermediate.certificate])
+        assert complaint_about(server, trust, identity) is None
+
+    def test_the_servers_own_certificate(
+        self, web_authority: Authority, identity: Identity
+    ) -> None:
+        credentials = make_credentials(web_authority, HOST)
+        trust = UpstreamTrust([credentials.certificate])
+        assert complaint_about(serve(credentials), trust, identity) is None
+
+    def test_it_must_still_be_for_the_host(
+        self, web_authority: Authority, identity: Identity
+    ) -> None:
+        credentials = make_credentials(web_authority, "other.example.com")
+        trust = UpstreamTrust([credentials.certificate])
+        complaint = complaint_about(serve(credentials), trust, identity)
+        assert complaint == f"is for other.example.com, not for {HOST}"
+
+    def test_it_must_still_be_valid(self, web_authority: Authority, identity: Identity) -> None:
+        credentials = make_credentials(
+            web_authority, HOST, not_before=NOW - HOUR, not_after=NOW - MINUTE
+        )
+        trust = UpstreamTrust([credentials.certificate])
+        complaint = complaint_about(serve(credentials), trust, identity)
+        assert complaint == "(CN=example) has expired"
+
+    def test_what_another_intermediate_authority_signed_is_not_trusted(
+        self, intermediate: Authority, web_authority: Authority, identity: Identity
+    ) -> None:
+        server = serve(make_credentials(web_authority, HOST))
+        trust = UpstreamTrust([intermediate.certificate])
+        assert complaint_about(server, trust, identity) is not None
+
+
 class TestComplaints:
     """The end of the sentence "the certificate that the Teleport Proxy at … showed …"."""
 
@@ -181,7 +229,7 @@ class TestComplaints:
         expired = Authority(root.certificate, root.key)
         server = make_credentials(expired, HOST)
         assert self.complaint(server, expired, identity) == (
-            "(CN=expired): its issuer at depth 1 has expired"
+            "does not verify: its issuer (CN=expired) has expired"
         )
 
     def test_a_certificate_that_issues_certificates_without_being_allowed_to(
@@ -191,7 +239,7 @@ class TestComplaints:
         abused = Authority(leaf.certificate, leaf.key)
         server = server_layer(make_credentials(abused, HOST), chain=[leaf.certificate])
         complaint = complaint_about(server, UpstreamTrust([web_authority.certificate]), identity)
-        assert complaint == "(CN=leaf): its issuer at depth 1 may not issue certificates"
+        assert complaint == "does not verify: its issuer (CN=leaf) may not issue certificates"
 
     @pytest.mark.parametrize("trusted", [False, True])
     def test_a_certificate_that_cannot_be_parsed(
