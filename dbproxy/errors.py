@@ -71,6 +71,7 @@ class Code(StrEnum):
     LISTEN_DENIED = "listen-denied"
     LISTEN_FAILED = "listen-failed"
     STATE_DIRECTORY_UNUSABLE = "state-directory-unusable"
+    TOO_MANY_FILES = "too-many-files"
 
     UPSTREAM_UNREACHABLE = "upstream-unreachable"
     UPSTREAM_UNTRUSTED = "upstream-untrusted"
@@ -239,6 +240,14 @@ PROBLEMS: dict[Code, Problem] = {
         "Set STATE_DIRECTORY to a directory that this user may write to, or give --server-cert"
         " and --server-key.",
     ),
+    Code.TOO_MANY_FILES: Problem(
+        Fault.OPERATOR,
+        "dbproxy, or the whole host, has run out of file descriptors or of memory for sockets. Each"
+        " connection takes two descriptors: one to the client, one to the Teleport Proxy.",
+        "Raise LimitNOFILE= in dbproxy's systemd unit, or `ulimit -n` in the shell that starts it,"
+        " and check why so many connections are open.",
+        "dbproxy has too many open connections; close some that you do not need, and try again.",
+    ),
     Code.UPSTREAM_UNREACHABLE: Problem(
         Fault.UPSTREAM,
         "No connection to the Teleport Proxy could be made.",
@@ -271,8 +280,8 @@ PROBLEMS: dict[Code, Problem] = {
         Fault.UPSTREAM,
         "The Teleport Proxy, or something on the way to it, broke off an open connection.",
         "Check whether the Teleport Proxy or a load balancer was restarted, and the network."
-        " Teleport itself ends sessions that are idle for too long or whose certificate has expired,"
-        " where the cluster is set up so.",
+        " Teleport itself ends sessions that are idle for too long or whose certificate has"
+        " expired, where the cluster is set up so.",
         "The connection to the database was lost on the way; connect again.",
     ),
     Code.UPSTREAM_PROTOCOL_ERROR: Problem(

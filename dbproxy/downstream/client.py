@@ -94,7 +94,7 @@ class Client:
         if self._prologue is None:
             return
         if not self._can_be_told:
-            await self._linger_below_tls()
+            await self.break_off()
             return
         with trio.move_on_after(_REFUSAL_TIMEOUT):
             try:
@@ -114,8 +114,11 @@ class Client:
             except (trio.BrokenResourceError, LayerError):
                 return  # it is gone
 
-    async def _linger_below_tls(self) -> None:
-        """Give the client a moment to read the alert that ended its handshake."""
+    async def break_off(self) -> None:
+        """End without saying that this is the end: TLS's close_notify is left out.
+
+        What has been sent still arrives, an alert for example; the client has a moment to read it.
+        """
         transport = self.stream.transport
         with trio.move_on_after(_LINGER):
             try:

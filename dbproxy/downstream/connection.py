@@ -28,9 +28,9 @@ from dbproxy.events import (
 from dbproxy.identity import Identity, IdentityStore
 from dbproxy.layers import LayerError
 from dbproxy.protocols import Carry, DatabaseProtocol, UpstreamGreeting
-from dbproxy.relay import LayeredStream, Relay, RelayEnd
+from dbproxy.relay import LayeredStream, Relay, RelayEnd, keep_alive
 from dbproxy.settings import Mode
-from dbproxy.upstream import UpstreamConnection, UpstreamDialer, explain_early_end
+from dbproxy.upstream import UpstreamConnection, UpstreamDialer, explain_early_end, explain_loss
 
 __all__ = ["ConnectionHandler"]
 
@@ -99,6 +99,7 @@ class ConnectionHandler:
         Never raises for what a client, the identity or the upstream do.
         """
         progress = self._begin(transport)
+        keep_alive(transport)
         client = Client(transport)
         self.open_connections += 1
         try:
@@ -108,8 +109,10 @@ class ConnectionHandler:
         finally:
             self.open_connections -= 1
             self.ended_early += progress.outcome == _STOPPED
-            self.publish(ConnectionClosed(record=self._record(progress)))
-            await client.close()
+            try:
+                await client.close()
+            finally:
+                self.publish(ConnectionClosed(record=self._record(progress)))
 
     def _begin(self, transport: trio.SocketStream) -> _Progress:
         try:
@@ -138,11 +141,25 @@ class ConnectionHandler:
             progress.end("refused", closed_by, error.message, error.code)
             await client.refuse(error)
         else:
-            reason = None if end.error is None else str(end.error) or type(end.error).__name__
-            outcome = "relayed" if carry.reply_expected else "cancel-request"
-            progress.end(outcome, end.closed_by, reason)
-            if not end.client_ended:
+            self._note_end(progress, carry, end)
+            if end.upstream_error is not None:
+                await client.break_off()  # half an answer must not look like a whole one
+            elif not end.client_ended:
                 await client.linger()
+
+    def _note_end(self, progress: _Progress, carry: Carry, end: RelayEnd) -> None:
+        if carry.reply_expected:
+            outcome, lost = "relayed", end.upstream_error
+            problem = explain_loss(self.dialer.address, lost) if lost is not None else None
+        else:
+            outcome, problem = "cancel-request", self._early_end(end.upstream_error)
+            if problem.code is not Code.CERTIFICATE_REJECTED:
+                problem = None  # the normal end: a cancel request is never answered
+        if problem is not None:
+            progress.end(outcome, end.closed_by, problem.message, problem.code)
+        else:
+            reason = None if end.error is None else str(end.error) or type(end.error).__name__
+            progress.end(outcome, end.closed_by, reason)
 
     async def _admit(self, client: Client) -> Carry:
         with trio.move_on_after(self.prologue_timeout):
@@ -238,4 +255,5 @@ class ConnectionHandler:
 
 def _closed_by(error: DBProxyError) -> ClosedBy:
     """A refusal is ours, unless the upstream had closed on us."""
-    return ClosedBy.UPSTREAM if error.problem.fault is Fault.UPSTREAM else ClosedBy.DBPROXY
+    closed_on_us = error.problem.fault is Fault.UPSTREAM or error.code is Code.CERTIFICATE_REJECTED
+    return ClosedBy.UPSTREAM if closed_on_us else ClosedBy.DBPROXY

@@ -69,6 +69,20 @@ Only Teleport's own logs have the reason; the time in dbproxy's record helps to 
         ),
         related=(Code.CERTIFICATE_REJECTED, Code.ALPN_NOT_SUPPORTED),
     ),
+    Code.UPSTREAM_LOST: Page(
+        story="""\
+The connection worked, and then it broke: it was reset, it was cut without the word that ends TLS,
+or what came through it was damaged. A Teleport Proxy that restarts does that to its connections, so
+does a load balancer with a time limit, and so does Teleport where the cluster ends sessions that
+are idle or whose certificate has expired. The client is cut off in the same way, without a proper
+end, so that it does not take half an answer for a whole one. New connections may well work.""",
+        sees=Sees.CLOSED,
+        looks=(
+            Look("curl -sS https://teleport.example.com/webapi/ping", "whether Teleport is there"),
+            Look("tctl get cluster_networking_config", "client_idle_timeout, proxy_ping_interval"),
+        ),
+        related=(Code.UPSTREAM_CLOSED_EARLY, Code.UPSTREAM_UNREACHABLE),
+    ),
     Code.UPSTREAM_PROTOCOL_ERROR: Page(
         story="""\
 The TLS connection stands, but what came through it is not what was agreed on: no ping frames where

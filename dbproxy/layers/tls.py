@@ -59,6 +59,8 @@ class TLSLayer(Layer):
         self._handshaking = True
         self._ended = False
         self._failure: TLSError | None = None
+        self.heard = False
+        """Whether the peer has sent anything."""
 
     @property
     def connection(self) -> SSL.Connection:
@@ -80,6 +82,7 @@ class TLSLayer(Layer):
         if self._failure is not None:
             raise self._failure
         if memoryview(data).nbytes:
+            self.heard = True
             self._connection.bio_write(data)
         if self._handshaking and not self._handshake():
             return b""

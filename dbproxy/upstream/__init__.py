@@ -2,7 +2,7 @@
 
 from dbproxy.upstream.address import ProxyAddress
 from dbproxy.upstream.dial import UpstreamConnection, UpstreamDialer
-from dbproxy.upstream.explain import explain_early_end
+from dbproxy.upstream.explain import explain_early_end, explain_loss
 from dbproxy.upstream.roots import RootsFile
 from dbproxy.upstream.trust import UpstreamTrust
 
@@ -13,4 +13,5 @@ __all__ = [
     "UpstreamDialer",
     "UpstreamTrust",
     "explain_early_end",
+    "explain_loss",
 ]

@@ -15,7 +15,7 @@ import trio
 from dbproxy.errors import Code, UpstreamError
 from dbproxy.identity import Identity
 from dbproxy.layers import LayerError, PingLayer, TLSLayer
-from dbproxy.relay import LayeredStream
+from dbproxy.relay import LayeredStream, keep_alive
 from dbproxy.upstream.address import ProxyAddress
 from dbproxy.upstream.explain import (
     alpn_not_negotiated,
@@ -106,11 +106,13 @@ class UpstreamDialer:
         host, port = self.address.host, self.address.port
         try:
             with trio.fail_after(self._connect_timeout):
-                return await trio.open_tcp_stream(host, port)
+                stream = await trio.open_tcp_stream(host, port)
         except trio.TooSlowError as error:
             raise self._too_slow("TCP connection", self._connect_timeout) from error
         except OSError as error:
             raise explain_connect_failure(self.address, error) from error
+        keep_alive(stream)
+        return stream
 
     async def _handshake(
         self, stream: LayeredStream, alpn: Sequence[str], identity: Identity, authenticate: bool
@@ -126,7 +128,7 @@ class UpstreamDialer:
             raise self._too_slow("TLS handshake", self._handshake_timeout) from error
         except (LayerError, trio.BrokenResourceError) as error:
             raise explain_handshake_failure(
-                self.address, error, complaint=judgement.complaint, alpn=alpn
+                self.address, error, complaint=judgement.complaint, alpn=alpn, heard=tls.heard
             ) from error
         return tls
 

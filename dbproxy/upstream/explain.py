@@ -15,8 +15,15 @@ import trio
 from dbproxy.errors import Code, UpstreamError
 from dbproxy.layers import LayerError, TLSError, TruncatedError
 
-__all__ = ["explain_connect_failure", "explain_early_end", "explain_handshake_failure"]
+__all__ = [
+    "alpn_not_negotiated",
+    "explain_connect_failure",
+    "explain_early_end",
+    "explain_handshake_failure",
+    "explain_loss",
+]
 
+_SHORTAGES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS}
 _ALERT_NO_ALPN: Final = "no application protocol"
 _CERTIFICATE_ALERTS: Final = frozenset(
     {
@@ -34,8 +41,14 @@ _CERTIFICATE_ALERTS: Final = frozenset(
 
 
 def explain_connect_failure(address: object, error: OSError) -> UpstreamError:
-    """The TCP connection could not be made."""
-    reasons = dict.fromkeys(_reason(cause) for cause in _leaves(error))
+    """The TCP connection could not be made; without a descriptor to try, that is our own limit."""
+    causes = list(_leaves(error))
+    reasons = dict.fromkeys(_reason(cause) for cause in causes)
+    if any(isinstance(cause, OSError) and cause.errno in _SHORTAGES for cause in causes):
+        return UpstreamError(
+            Code.TOO_MANY_FILES,
+            f"cannot open a connection to the Teleport Proxy at {address}: {'; '.join(reasons)}",
+        )
     return UpstreamError(
         Code.UPSTREAM_UNREACHABLE,
         f"cannot connect to the Teleport Proxy at {address}: {'; '.join(reasons)}",
@@ -64,7 +77,12 @@ def _reason(error: BaseException) -> str:
 
 
 def explain_handshake_failure(
-    address: object, error: Exception, *, complaint: str | None, alpn: Sequence[str]
+    address: object,
+    error: Exception,
+    *,
+    complaint: str | None,
+    alpn: Sequence[str],
+    heard: bool,
 ) -> UpstreamError:
     """The outer TLS handshake failed.
 
@@ -73,6 +91,7 @@ def explain_handshake_failure(
         error: A `LayerError`, or what the transport raised.
         complaint: What was wrong with the server's certificate, if anything.
         alpn: The values that were offered.
+        heard: Whether the server sent anything at all.
     """
     if complaint is not None:
         return UpstreamError(
@@ -87,6 +106,13 @@ def explain_handshake_failure(
         return UpstreamError(
             Code.UPSTREAM_TLS_FAILED,
             f"the TLS handshake with the Teleport Proxy at {address} failed: {error.reason}",
+        )
+    if heard or isinstance(error, trio.BrokenResourceError):
+        how = "reset" if isinstance(error, trio.BrokenResourceError) else "closed"
+        when = "in the middle of" if heard else "before it answered"
+        return UpstreamError(
+            Code.UPSTREAM_TLS_FAILED,
+            f"the server at {address} {how} the connection {when} the TLS handshake",
         )
     return UpstreamError(
         Code.ALPN_NOT_SUPPORTED,
@@ -120,6 +146,17 @@ def _rejected(address: object, alert: str | None) -> UpstreamError:
         f"the Teleport Proxy at {address} rejected our client certificate with the TLS alert"
         f" {str(alert).replace(' ', '_')}",
     )
+
+
+def explain_loss(address: object, error: Exception) -> UpstreamError:
+    """The upstream failed in the middle of a connection."""
+    if isinstance(error, trio.BrokenResourceError):
+        how = "reset the connection"
+    elif isinstance(error, TruncatedError):
+        how = "closed the connection without saying that this is the end"
+    else:
+        how = f"broke off: {error}"
+    return UpstreamError(Code.UPSTREAM_LOST, f"the Teleport Proxy at {address} {how}")
 
 
 def explain_early_end(address: object, error: Exception | None) -> UpstreamError:

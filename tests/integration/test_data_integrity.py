@@ -17,7 +17,7 @@ from lab_client import until
 from running_proxy import PATIENCE, Destination, RunningProxy, every_mode, running_proxy
 from trio.testing import wait_all_tasks_blocked
 
-from dbproxy import Mode
+from dbproxy import Code, Mode
 from dbproxy.events import ClosedBy
 from dbproxy.lab import Lab, open_lab
 from dbproxy.lab.handshake import Handshake
@@ -291,6 +291,23 @@ async def test_40_resets_by_the_upstream_leave_nothing_behind(
     assert {(record.outcome, record.closed_by) for record in records} == {
         ("relayed", ClosedBy.UPSTREAM)
     }
+
+
+async def test_half_an_answer_does_not_end_as_if_it_were_whole(
+    destination: Destination, tmp_path: Path, blob: bytes
+) -> None:
+    async with (
+        served_by(echo, Mode.TERMINATE, destination, tmp_path) as (_, lab),
+        resetting_forwarder(lab.address, after=MEBIBYTE) as address,
+        running_proxy(Mode.TERMINATE, lab, destination.directory, proxy=address) as proxy,
+        data_connection(proxy) as stream,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(stream.send_all, blob[: 2 * MEBIBYTE])
+        with pytest.raises(trio.BrokenResourceError, match="without close_notify"):
+            await receive_at_least(stream, 2 * MEBIBYTE)
+        record = await proxy.record()
+    assert (record.outcome, record.code) == ("relayed", Code.UPSTREAM_LOST)
 
 
 # Backpressure

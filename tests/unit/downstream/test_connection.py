@@ -22,6 +22,7 @@ from dbproxy.events import (
 )
 from dbproxy.layers import TruncatedError
 from dbproxy.settings import Mode
+from dbproxy.upstream import explain_loss
 
 
 class TestRelayed:
@@ -84,7 +85,16 @@ class TestRelayed:
         assert await bench.converse(STARTUP) == b"half"
         assert bench.record.outcome == "relayed"
         assert bench.record.closed_by is ClosedBy.UPSTREAM
-        assert bench.record.reason == str(error)
+        assert bench.record.code is Code.UPSTREAM_LOST
+        assert bench.record.reason == explain_loss("teleport.example.com:443", error).message
+
+    async def test_a_cancel_request_that_teleport_rejects_is_on_the_record(
+        self, make_bench: MakeBench
+    ) -> None:
+        bench = make_bench(FakeStream(Pause.UNTIL_IDLE, REJECTED))
+        await bench.converse(CANCEL_REQUEST)
+        assert bench.record.outcome == "cancel-request"
+        assert bench.record.code is Code.CERTIFICATE_REJECTED
 
     async def test_a_client_has_a_moment_to_read_what_an_upstream_said_before_it_failed(
         self, make_bench: MakeBench, autojump_clock: MockClock

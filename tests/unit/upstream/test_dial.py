@@ -71,6 +71,8 @@ class TestNegotiation:
             async with upstream.stream as stream:
                 await stream.send_all(b"hello")
                 assert await stream.receive_some() == b"answer to hello"
+                assert isinstance(stream.transport, trio.SocketStream)
+                assert stream.transport.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         assert upstream.alpn == PLAIN
         assert upstream.tls_version == version.name.replace("_", ".")
         assert 0 < upstream.duration < PATIENCE
@@ -186,7 +188,8 @@ class TestFailures:
             stream.socket.close()
 
         error = await self.dial_server(dial, reset)
-        assert error.code is Code.ALPN_NOT_SUPPORTED
+        assert error.code is Code.UPSTREAM_TLS_FAILED
+        assert "reset the connection before it answered" in error.message
 
     @pytest.mark.parametrize(
         "greeting",

@@ -14,6 +14,7 @@ from dbproxy.upstream.explain import (
     explain_connect_failure,
     explain_early_end,
     explain_handshake_failure,
+    explain_loss,
 )
 
 ADDRESS = ProxyAddress("teleport.example.com", 443)
@@ -74,8 +75,12 @@ def test_a_connection_that_cannot_be_made_names_each_reason_once(
     )
 
 
-def handshake(error: Exception, complaint: str | None = None) -> tuple[Code, str]:
-    explained = explain_handshake_failure(ADDRESS, error, complaint=complaint, alpn=ALPN)
+def handshake(
+    error: Exception, complaint: str | None = None, *, heard: bool = False
+) -> tuple[Code, str]:
+    explained = explain_handshake_failure(
+        ADDRESS, error, complaint=complaint, alpn=ALPN, heard=heard
+    )
     return explained.code, explained.message
 
 
@@ -92,11 +97,40 @@ def test_an_alpn_alert_names_what_was_offered() -> None:
     assert "no_application_protocol" in message
 
 
-@pytest.mark.parametrize("error", [TRUNCATED, RESET])
-def test_a_handshake_that_ends_without_an_alert_is_a_refusal_of_alpn(error: Exception) -> None:
-    code, message = handshake(error)
+def test_a_handshake_that_ends_without_a_byte_is_a_refusal_of_alpn() -> None:
+    code, message = handshake(TRUNCATED)
     assert code is Code.ALPN_NOT_SUPPORTED
     assert "without an alert" in message
+
+
+@pytest.mark.parametrize(
+    ("error", "heard", "words"),
+    [
+        (RESET, False, "reset the connection before it answered the TLS handshake"),
+        (RESET, True, "reset the connection in the middle of the TLS handshake"),
+        (TRUNCATED, True, "closed the connection in the middle of the TLS handshake"),
+    ],
+)
+def test_any_other_end_of_a_handshake_says_nothing_about_alpn(
+    error: Exception, heard: bool, words: str
+) -> None:
+    code, message = handshake(error, heard=heard)
+    assert code is Code.UPSTREAM_TLS_FAILED
+    assert message.endswith(words)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RESET, "reset the connection"),
+        (TRUNCATED, "closed the connection without saying that this is the end"),
+        (PingError("bad frame"), "broke off: bad frame"),
+    ],
+)
+def test_a_loss_in_the_middle_says_how_it_came(error: Exception, words: str) -> None:
+    explained = explain_loss(ADDRESS, error)
+    assert explained.code is Code.UPSTREAM_LOST
+    assert explained.message == f"the Teleport Proxy at {ADDRESS} {words}"
 
 
 @pytest.mark.parametrize("alert", CERTIFICATE_ALERTS)
