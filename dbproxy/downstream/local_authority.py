@@ -9,8 +9,10 @@ Two processes may start at once: the first one holds a lock while it makes the a
 certificate is written last, so that its presence means that the authority is complete.
 """
 
+import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,6 +42,9 @@ __all__ = ["LocalAuthority", "ServerCertificate", "default_state_directory"]
 CERTIFICATE_NAME: Final = "dbproxy-ca.crt"
 _KEY_NAME: Final = "dbproxy-ca.key"
 _LOCK_NAME: Final = "lock"
+_KEY_MODE: Final = 0o600
+_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+"""A copy from a backup or a careless chmod may give these."""
 
 _AUTHORITY_LIFETIME: Final = timedelta(days=3650)
 """Clients are configured with it by hand, so it should outlive the machine."""
@@ -129,7 +134,7 @@ class LocalAuthority:
             certificate = x509.load_pem_x509_certificate(
                 (directory / CERTIFICATE_NAME).read_bytes()
             )
-            key = load_pem_private_key((directory / _KEY_NAME).read_bytes(), password=None)
+            key = load_pem_private_key(_read_private(directory / _KEY_NAME), password=None)
         except (FileNotFoundError, ValueError, TypeError, UnsupportedAlgorithm):
             return None
         if not isinstance(key, ec.EllipticCurvePrivateKey):
@@ -146,7 +151,7 @@ class LocalAuthority:
         (directory / CERTIFICATE_NAME).unlink(missing_ok=True)
         (directory / _KEY_NAME).unlink(missing_ok=True)
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        _write_new(directory / _KEY_NAME, pem, mode=0o600)
+        _write_new(directory / _KEY_NAME, pem, mode=_KEY_MODE)
         _write_new(directory / CERTIFICATE_NAME, certificate.public_bytes(Encoding.PEM), mode=0o644)
         return cls(certificate, key, directory)
 
@@ -222,6 +227,23 @@ def _locked(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _read_private(path: Path) -> bytes:
+    """Read a file of ours that nobody else may read; if others may, that ends here.
+
+    Raises:
+        OSError: It cannot be read, or others may read it and it is not ours.
+    """
+    with path.open("rb") as file:
+        status = os.fstat(file.fileno())
+        if status.st_mode & _OTHERS:
+            if status.st_uid != os.geteuid():
+                raise PermissionError(
+                    errno.EPERM, "others may read this key, and it is not ours", str(path)
+                )
+            os.fchmod(file.fileno(), _KEY_MODE)
+        return file.read()
 
 
 def _write_new(path: Path, content: bytes, *, mode: int) -> None:

@@ -1,5 +1,6 @@
 """The local authority: made once, kept safe, and trusted by the standard library's ssl."""
 
+import os
 import ssl
 import stat
 import subprocess
@@ -153,6 +154,34 @@ class TestKeeping:
         (directory / "dbproxy-ca.crt").write_bytes(certificate_pem(ending.certificate))
         (directory / "dbproxy-ca.key").write_bytes(key_pem(ending.key))
         assert (LocalAuthority.open(directory).certificate == ending.certificate) is kept
+
+    @pytest.mark.parametrize(
+        ("mode", "after"),
+        [(0o644, 0o600), (0o640, 0o600), (0o602, 0o600), (0o600, 0o600), (0o400, 0o400)],
+        ids=oct,
+    )
+    def test_a_key_that_others_may_read_becomes_private_again(
+        self, mode: int, after: int, directory: Path
+    ) -> None:
+        old = LocalAuthority.open(directory)
+        (directory / "dbproxy-ca.key").chmod(mode)
+        assert LocalAuthority.open(directory).certificate == old.certificate
+        assert mode_of(directory / "dbproxy-ca.key") == after
+
+    def test_a_key_that_others_may_read_and_that_is_not_ours_is_refused(
+        self, directory: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        LocalAuthority.open(directory)
+        key = directory / "dbproxy-ca.key"
+        content = key.read_bytes()
+        key.chmod(0o644)
+        stranger = os.geteuid() + 1
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "geteuid", lambda: stranger)
+            with pytest.raises(ListenError, match=r"ca\.key: others may read this key") as caught:
+                LocalAuthority.open(directory)
+        assert caught.value.code is Code.STATE_DIRECTORY_UNUSABLE
+        assert (mode_of(key), key.read_bytes()) == (0o644, content)
 
     def test_a_directory_that_may_not_be_read_is_named_and_nothing_is_replaced(
         self, directory: Path, monkeypatch: pytest.MonkeyPatch
