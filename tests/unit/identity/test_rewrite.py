@@ -20,7 +20,10 @@ OLD = 1e6
 def stamp(*versions: int | None) -> Stamp:
     """What files of these versions look like; `None` is an absent one."""
     return Stamp(
-        tuple(version and FileStamp(version, version, 100, version) for version in versions)
+        tuple(
+            None if version is None else FileStamp(version, version, 100, version)
+            for version in versions
+        )
     )
 
 

@@ -1,6 +1,8 @@
 """Whom we trust to be the Teleport Proxy, what we complain of, and who sees our certificate."""
 
+import gc
 import ssl
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -362,3 +364,19 @@ def test_a_version_before_tls_1_2_is_refused(identity: Identity) -> None:
     message = b"\x02" + len(hello).to_bytes(3, "big") + hello
     with pytest.raises(TLSError, match="unsupported protocol"):
         layer.receive(b"\x16\x03\x02" + len(message).to_bytes(2, "big") + message)
+
+
+def test_the_contexts_of_an_earlier_generation_are_dropped(identity: Identity) -> None:
+    trust = UpstreamTrust()
+
+    def context_of(generation: int) -> "weakref.ref[object]":
+        current = replace(identity, generation=generation)
+        connection, _ = trust.connection(HOST, ALPN, current, authenticate=True)
+        again, _ = trust.connection(HOST, ALPN, current, authenticate=True)
+        assert again.get_context() is connection.get_context()
+        return weakref.ref(connection.get_context())
+
+    first, second = context_of(1), context_of(2)
+    gc.collect()
+    assert first() is None
+    assert second() is not None
