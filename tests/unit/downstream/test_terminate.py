@@ -1,7 +1,9 @@
 """Whose certificate lets a client in when its TLS ends here."""
 
 import ssl
+import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +25,7 @@ from identities import (
 )
 from loopback import TLSStream
 from malformed import load_malformed
+from OpenSSL import SSL
 from openssl_ends import client_layer
 from stream_ends import FakeStream, memory_pair
 from tls_peers import BOTH_VERSIONS, Credentials, client_context, make_credentials
@@ -39,6 +42,16 @@ STARTUP = b"\0\0\0\x0e\0\3\0\0user\0\0"
 CANCEL_REQUEST = b"\0\0\0\x10\x04\xd2\x16\x2e\0\0\0\1\0\0\0\2"
 NOW = datetime.now(UTC)
 POSTGRES = protocol_named("postgres")
+TLS_1_1 = ssl.TLSVersion(0x0302)
+"""By its number, since its name is deprecated."""
+
+
+class ContextOfALaxSystem(SSL.Context):
+    """One that allows what OpenSSL's default security level forbids, such as TLS 1.1."""
+
+    def __init__(self, method: int) -> None:
+        super().__init__(method)
+        self.set_cipher_list(b"ALL:@SECLEVEL=0")
 
 
 @pytest.fixture(scope="module")
@@ -351,6 +364,43 @@ class TestRefused:
             with pytest.raises(ClientError) as caught:
                 await admission.admit(Client(near))
         assert caught.value.code is Code.CLIENT_TLS_FAILED
+
+    @pytest.mark.parametrize("version", [TLS_1_1, *BOTH_VERSIONS], ids=lambda version: version.name)
+    async def test_a_version_before_tls_1_2(
+        self,
+        version: ssl.TLSVersion,
+        monkeypatch: pytest.MonkeyPatch,
+        admission: TerminatingAdmission,
+        cluster: Cluster,
+    ) -> None:
+        """Also where the system's policy would allow it, as it may on the client's side."""
+        monkeypatch.setattr(SSL, "Context", ContextOfALaxSystem)
+        context = client_context(credentials=holder(cluster.user))
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            context.minimum_version = context.maximum_version = version
+        near, far = memory_pair()
+        tls = TLSStream(far, context, server_side=False)
+        agreed: list[str | None] = []
+
+        async def connect() -> None:
+            await far.send_all(SSL_REQUEST)
+            assert await far.receive_some(1) == b"S"
+            with suppress(ssl.SSLError):
+                await tls.do_handshake()
+                agreed.append(tls.end.tls.version())
+                await tls.send_all(STARTUP)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connect)
+            if version in BOTH_VERSIONS:
+                await admission.admit(Client(near))
+            else:
+                with pytest.raises(ClientError, match="unsupported protocol") as caught:
+                    await admission.admit(Client(near))
+                assert caught.value.code is Code.CLIENT_TLS_FAILED
+        assert bool(agreed) is (version in BOTH_VERSIONS)
 
     @pytest.mark.parametrize(
         ("sent", "code"),
