@@ -14,6 +14,7 @@ from typing import ClassVar
 from dbproxy.errors import Code
 
 __all__ = [
+    "AcceptFailed",
     "AuthoritiesPassedOver",
     "ChangeNoticesUnavailable",
     "ClockJumped",
@@ -242,6 +243,20 @@ class TunnelFailed(Event):
     listen: str
     attempt: int
     retry_in: float
+    code: Code
+    reason: str
+    next_step: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcceptFailed(Event):
+    """Clients have to wait: there are no file descriptors, or no memory, for their connections.
+
+    Published when that begins, and once a minute while it lasts.
+    """
+
+    name: ClassVar[str] = "accept-failed"
+    level: ClassVar[Level] = Level.WARNING
     code: Code
     reason: str
     next_step: str

@@ -26,6 +26,7 @@ from dbproxy.downstream import (
     listen_address,
     open_listener,
 )
+from dbproxy.downstream.accept import accept_connections
 from dbproxy.errors import Code, ConfigError, IdentityError, ListenError, UsageError
 from dbproxy.events import (
     AuthoritiesPassedOver,
@@ -306,8 +307,11 @@ class DatabaseProxy:
                     with self._accepting:
                         async with trio.open_nursery() as background:
                             background.start_soon(self._keep_fresh, prepared)
-                            await trio.serve_listeners(
-                                handler.handle, [prepared.listener], handler_nursery=connections
+                            await accept_connections(
+                                prepared.listener,
+                                handler.handle,
+                                connections,
+                                self._events.publish,
                             )
                     await trio.aclose_forcefully(prepared.listener)
                     self._drain(handler)

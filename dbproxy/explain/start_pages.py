@@ -140,4 +140,21 @@ authority of its own, once, and keeps it in `$STATE_DIRECTORY` (as systemd sets 
         ),
         related=(Code.FILE_UNUSABLE, Code.CLIENT_TLS_FAILED),
     ),
+    Code.TOO_MANY_FILES: Page(
+        story="""\
+The message has the system's words: `too many open files` is the limit of this process,
+`too many open files in system` that of the host. At the listener new clients wait in the queue, the
+log says `accept-failed` once a minute, and they are served as soon as other connections end. On the
+way to the Teleport Proxy the client gets the error below at once. Open connections go on.
+
+The usual limit of 1024 is enough for about 500 connections. When that is more than you expect, look
+for a client that opens connections and does not close them.""",
+        sees=Sees.MESSAGE_BEFORE_TLS,
+        looks=(
+            Look('grep "open files" /proc/$(pgrep -o dbproxy)/limits', "the limit of the process"),
+            Look("ls /proc/$(pgrep -o dbproxy)/fd | wc -l", "how many descriptors it has open"),
+            Look("cat /proc/sys/fs/file-nr", "how many the host has open, and its limit"),
+        ),
+        related=(Code.UPSTREAM_UNREACHABLE,),
+    ),
 }

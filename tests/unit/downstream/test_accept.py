@@ -1,0 +1,149 @@
+"""Accepting goes on when file descriptors are short, and says so once."""
+
+import errno
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import pytest
+import trio
+import trio.testing
+
+from dbproxy.downstream.accept import accept_connections
+from dbproxy.errors import Code
+from dbproxy.events import AcceptFailed, Event
+
+SHORTAGES = [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS]
+
+
+class ScriptedListener(trio.abc.Listener[trio.SocketStream]):
+    """Fails or accepts as told, and then waits for ever."""
+
+    def __init__(self, *outcomes: int | trio.SocketStream) -> None:
+        self._outcomes = list(outcomes)
+        self.closed = False
+
+    async def accept(self) -> trio.SocketStream:
+        await trio.lowlevel.checkpoint()
+        if not self._outcomes:
+            await trio.sleep_forever()
+        outcome = self._outcomes.pop(0)
+        if isinstance(outcome, int):
+            raise OSError(outcome, os.strerror(outcome))
+        return outcome
+
+    async def aclose(self) -> None:
+        self.closed = True
+        await trio.lowlevel.checkpoint()
+
+
+@pytest.fixture
+async def connection() -> AsyncIterator[trio.SocketStream]:
+    """The accepted end of a connection."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+        yield stream
+        await trio.aclose_forcefully(stream)
+
+
+async def accept_for(
+    seconds: float,
+    listener: trio.abc.Listener[trio.SocketStream],
+    publish: Callable[[Event], None],
+) -> list[trio.SocketStream]:
+    """Accept for a while; the connections that were handed over, in order."""
+    served: list[trio.SocketStream] = []
+
+    async def handle(stream: trio.SocketStream) -> None:
+        served.append(stream)
+        await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        with trio.move_on_after(seconds):
+            await accept_connections(listener, handle, nursery, publish)
+    return served
+
+
+@pytest.mark.parametrize("number", SHORTAGES, ids=[errno.errorcode[n] for n in SHORTAGES])
+async def test_a_shortage_is_one_event_and_the_next_client_is_served(
+    number: int, connection: trio.SocketStream, autojump_clock: trio.testing.MockClock
+) -> None:
+    events: list[Event] = []
+    listener = ScriptedListener(*[number] * 5, connection)
+    assert await accept_for(0.55, listener, events.append) == [connection]
+    (event,) = events
+    assert isinstance(event, AcceptFailed)
+    assert event.code is Code.TOO_MANY_FILES
+    assert os.strerror(number).lower() in event.reason
+    assert "LimitNOFILE=" in event.next_step
+
+
+async def test_attempts_are_a_tenth_of_a_second_apart(
+    connection: trio.SocketStream, autojump_clock: trio.testing.MockClock
+) -> None:
+    listener = ScriptedListener(*[errno.EMFILE] * 5, connection)
+    assert await accept_for(0.45, listener, lambda event: None) == []
+
+
+async def test_a_lasting_shortage_is_told_once_a_minute(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    events: list[Event] = []
+    await accept_for(150, ScriptedListener(*[errno.EMFILE] * 5000), events.append)
+    assert len(events) == 3
+
+
+async def test_other_failures_of_the_listener_are_raised() -> None:
+    listener = ScriptedListener(errno.EINVAL)
+    with pytest.RaisesGroup(pytest.RaisesExc(OSError, match="Invalid argument")):
+        await accept_for(1, listener, lambda event: None)
+
+
+async def test_a_client_that_was_reset_in_the_queue_is_passed_over(
+    connection: trio.SocketStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    outcomes: Sequence[object] = [errno.ECONNABORTED, errno.EPROTO, connection.socket]
+    left = list(outcomes)
+
+    async def accept() -> tuple[object, object]:
+        await trio.lowlevel.checkpoint()
+        if not left:
+            await trio.sleep_forever()
+        outcome = left.pop(0)
+        if isinstance(outcome, int):
+            raise OSError(outcome, os.strerror(outcome))
+        return outcome, None
+
+    monkeypatch.setattr(listener.socket, "accept", accept)
+    events: list[Event] = []
+    async with listener:
+        (served,) = await accept_for(0.2, listener, events.append)
+    assert served.socket is connection.socket
+    assert events == []
+
+
+async def test_cancelling_leaves_the_listener_open_and_handlers_running(
+    connection: trio.SocketStream, autojump_clock: trio.testing.MockClock
+) -> None:
+    listener = ScriptedListener(connection)
+    ended: list[float] = []
+
+    async def handle(stream: trio.SocketStream) -> None:
+        await trio.sleep(5)
+        ended.append(trio.current_time())
+
+    started = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        with trio.move_on_after(1):
+            await accept_connections(listener, handle, nursery, lambda event: None)
+        assert not listener.closed
+    assert ended == [started + 5]
+
+
+async def test_a_connection_is_closed_when_its_handler_ends(
+    connection: trio.SocketStream, autojump_clock: trio.testing.MockClock
+) -> None:
+    await accept_for(1, ScriptedListener(connection), lambda event: None)
+    assert connection.socket.fileno() == -1
