@@ -37,8 +37,8 @@ and `dbproxy demo` have options of their own, which their `--help` shows; see al
 [the lab](lab.md).
 
 Every option has an environment variable. A flag beats the environment, and the environment beats
-tbot's configuration file. For a switch, `1`, `true` and `yes` mean given, and `0`, `false` and `no`
-not given; an empty variable counts as unset. There are a few
+tbot's configuration file. For a switch, `1`, `true`, `yes` and `on` mean given, and `0`,
+`false`, `no` and `off` not given; an empty variable counts as unset. There are a few
 [variables without an option](#environment-variables-without-an-option).
 
 Durations are seconds as a number, or carry units: `500ms`, `10s`, `1m30s`, `1h`.

@@ -18,7 +18,9 @@ else:  # generic at run time only in newer releases of click
 __all__ = ["Value", "value_type"]
 
 HIGHEST_PORT: Final = 65535
-TRUTH: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+TRUTH: Final = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(
+    ("0", "false", "no", "off"), False
+)
 
 Value = str | int | float | bool | Path
 """What an option's text can become."""

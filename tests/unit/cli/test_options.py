@@ -8,6 +8,7 @@ from dbproxy.cli import options
 from dbproxy.cli.errors import run
 from dbproxy.cli.invocation import Invocation, invocation_of
 from dbproxy.cli.options import flags_of, global_options, settings_from, settings_options
+from dbproxy.cli.values import TRUTH
 from dbproxy.settings import Mode, Scope, Settings, environment_names
 from dbproxy.settings import options as declared_options
 
@@ -185,7 +186,26 @@ def test_an_empty_environment_variable_counts_as_unset(resolve: Resolve) -> None
     assert resolve("show", env=empty) == Settings()
 
 
-@pytest.mark.parametrize("word", ["0", "false", "no", "False", "NO"])
+def words_on_the_page() -> tuple[list[str], list[str]]:
+    """What the page of options says that means given, and not given."""
+    page = (Path(__file__).resolve().parents[3] / "docs" / "options.md").read_text("utf-8")
+    sentence = page.split("For a switch, ")[1].split(";")[0]
+    given, _, not_given = sentence.partition(" mean given")
+    return given.split("`")[1::2], not_given.split("`")[1::2]
+
+
+def test_a_switch_in_the_environment_takes_the_words_that_the_page_names(
+    resolve: Resolve,
+) -> None:
+    given, not_given = words_on_the_page()
+    assert set(given) | set(not_given) == set(TRUTH)
+    for word in given:
+        assert resolve("show", env={"DBPROXY_INSECURE": word}).insecure is True
+    for word in not_given:
+        assert resolve("show", env={"DBPROXY_INSECURE": word}).insecure is False
+
+
+@pytest.mark.parametrize("word", ["0", "false", "no", "off", "False", "NO"])
 def test_a_flag_can_be_said_to_be_off_in_the_environment(resolve: Resolve, word: str) -> None:
     assert resolve("show", env={"DBPROXY_INSECURE": word}).insecure is False
 
