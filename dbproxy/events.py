@@ -217,6 +217,7 @@ class ChangeNoticesUnavailable(Event):
     level: ClassVar[Level] = Level.WARNING
     reason: str
     interval: float
+    next_step: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,6 +57,9 @@ class IdentityStore:
             the first certificate names.
         publish: Gets `IdentityLoaded` and `IdentityReloadFailed`.
         clock: Tells the time, aware.
+
+    Attributes:
+        source: Where the identity comes from.
     """
 
     def __init__(

@@ -34,6 +34,10 @@ POLL_INTERVAL: Final = 5.0
 """Seconds between looks."""
 RETRY_INTERVAL: Final = 60.0
 """Seconds until a system that could not watch the directory is asked again."""
+WITHOUT_NOTICES: Final = (
+    "Nothing has to be done: renewals are found all the same, a little later. Linux has the limits"
+    " fs.inotify.max_user_watches and fs.inotify.max_user_instances."
+)
 SHORTEST_PAUSE: Final = 0.05
 """Seconds: the least between looks, however close the next moment of the schedule is."""
 
@@ -95,7 +99,11 @@ class _Keeper:
             await trio.sleep(RETRY_INTERVAL)
 
     def _tell_unavailable(self, error: NoticesUnavailableError) -> None:
-        self._publish(ChangeNoticesUnavailable(reason=str(error), interval=self._interval))
+        self._publish(
+            ChangeNoticesUnavailable(
+                reason=str(error), interval=self._interval, next_step=WITHOUT_NOTICES
+            )
+        )
 
     async def poll(self) -> NoReturn:
         """Look now and then, at each moment of the schedule, and when the clock jumps."""
