@@ -32,7 +32,7 @@ class Report:
         p99_ms: Its 99th percentile.
         worst_ms: The longest.
         processor_ms_each: Processor time of dbproxy, in ms, divided by the new connections.
-        memory_mib: dbproxy's resident memory: after a tenth of the time, and at the end.
+        memory_mib: dbproxy's resident memory: after a tenth of the time, after half, at the end.
         load_average: The machine's, at the end.
     """
 
@@ -54,7 +54,7 @@ class Report:
     p99_ms: float
     worst_ms: float
     processor_ms_each: float
-    memory_mib: tuple[float, float]
+    memory_mib: tuple[float, float, float]
     load_average: float
 
     @property
@@ -110,15 +110,20 @@ def make_report(
         p99_ms=round(milliseconds[int(len(milliseconds) * 0.99)], 1),
         worst_ms=round(milliseconds[-1], 1),
         processor_ms_each=round(1000 * processor_seconds / max(outcome.connections, 1), 1),
-        memory_mib=(round(memory[len(memory) // 10], 1), round(memory[-1], 1)),
+        memory_mib=(_early(memory, 10), _early(memory, 2), round(memory[-1], 1)),
         load_average=round(os.getloadavg()[0], 2),
     )
+
+
+def _early(values: list[float], share: int) -> float:
+    """The value when one of so many shares of the time was over."""
+    return round(values[len(values) // share], 1)
 
 
 def summary(report: Report) -> str:
     """A few lines for people."""
     verdict = "PASS" if report.passed else "FAIL"
-    early, late = report.memory_mib
+    memory = ", ".join(f"{mib:g}" for mib in report.memory_mib)
     gap, seconds, failed = report.gap_ms, report.seconds, report.failed
     lines = [
         f"{verdict}  {report.scenario}, {report.mode}, {gap:g} ms between files, {seconds:g} s",
@@ -137,7 +142,7 @@ def summary(report: Report) -> str:
         ),
         (
             f"  dbproxy: {report.processor_ms_each} ms of processor time for each connection,"
-            f" {early} MiB early, {late} MiB at the end; load average {report.load_average}"
+            f" memory {memory} MiB; load average {report.load_average}"
         ),
     ]
     if report.refused_by_dbproxy:

@@ -730,3 +730,42 @@ async def test_under_constant_renewals_every_identity_is_whole(
     assert len({identity.generation for identity in seen}) > 2
     for identity in seen:
         assert identity.private_key.public_key() == identity.certificate.public_key()
+
+
+async def test_what_is_written_while_it_is_read_does_not_count(
+    bench: Bench, first: Identity, second: Identity, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The first read meets a mixture that nothing in it gives away."""
+    mixture = replace(second, host_cas=first.host_cas, user_cas=(make_authority().certificate,))
+
+    def read() -> Identity:
+        if bench.writes == 1:
+            bench.touch()
+            return mixture
+        return second
+
+    await bench.store.load()
+    bench.store.source = Source(bench.file.parent, read)
+    assert (await bench.store.reload()).user_cas == second.user_cas
+    assert [event.generation for event in bench.loaded()] == [1, 2]
+    assert bench.failures() == []
+
+
+async def test_what_is_written_while_a_broken_state_is_read_has_patience_of_its_own(
+    bench: Bench, second: Identity, autojump_clock: trio.testing.MockClock
+) -> None:
+    await bench.store.load()
+    bench.script(EMPTY)
+    bench.touch()
+    await bench.store.settled()
+    assert len(bench.failures()) == 1
+
+    def read() -> Identity:
+        if bench.writes < 5:
+            bench.touch()
+            raise TORN
+        return second
+
+    bench.store.source = Source(bench.file.parent, read)
+    assert (await bench.store.reload()).certificate == second.certificate
+    assert len(bench.failures()) == 1
