@@ -22,9 +22,11 @@ from dbproxy.identity.stamp import Stamp
 __all__ = ["Rewrites", "Verdict"]
 
 PATIENCE: Final = 1.0
-"""Seconds for which a rewrite may go on, or look torn, before that is a failure. tbot writes its
-files within milliseconds; a loaded machine or a network file system stretches that; a user at a
-prompt still accepts a second."""
+"""Seconds without a change after which what still looks torn is a failure. tbot writes its files
+within milliseconds; a loaded machine or a network file system stretches that; a user at a prompt
+still accepts a second."""
+LONGEST_REWRITE: Final = 5.0
+"""Seconds after which a rewrite that goes on and on is a failure."""
 PAUSE: Final = 0.05
 """Seconds between two attempts to read what looks the same: one costs a few milliseconds."""
 QUIET: Final = 0.15
@@ -89,7 +91,8 @@ class Rewrites:
         """Whether what cannot be read now has had its time to become readable."""
         if self._change is None:
             return self._read != self._good
-        return now - self._change.began >= PATIENCE
+        change = self._change
+        return now - change.latest >= PATIENCE or now - change.began >= LONGEST_REWRITE
 
     def read_torn(self, stamp: Stamp, now: float) -> None:
         """Take note of a read that a write under way may have spoilt."""

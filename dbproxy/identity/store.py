@@ -105,7 +105,7 @@ class IdentityStore:
         return _fingerprint(certificate_der) in self._known
 
     async def load(self) -> Identity:
-        """Read the identity for the first time; a torn write is waited for, about a second.
+        """Read the identity for the first time; a torn write is waited for, as in `settled`.
 
         May be called again when it has failed. Cancelled, it has loaded nothing.
 
@@ -122,9 +122,9 @@ class IdentityStore:
     async def reload(self) -> Identity:
         """Read the identity again, changed or not, and adopt what is new in it.
 
-        A rewrite under way is waited for, about a second. On failure the current generation stays,
-        and `IdentityReloadFailed` is published. Calls at the same time share one read. Cancelled,
-        it keeps the current generation.
+        A rewrite under way is waited for, as in `settled`. On failure the current generation
+        stays, and `IdentityReloadFailed` is published. Calls at the same time share one read.
+        Cancelled, it keeps the current generation.
 
         Returns:
             The current identity afterwards, new or not.
@@ -139,8 +139,9 @@ class IdentityStore:
         return self.current
 
     async def settled(self) -> Identity:
-        """The current identity, once a rewrite under way has ended; that takes a second at most.
+        """The current identity, once a rewrite under way has ended.
 
+        That is waited for until a second has gone by without a change, and for five seconds in all.
         Otherwise as `fresh`.
         """
         self._check_loaded()
@@ -151,11 +152,11 @@ class IdentityStore:
         """The current identity, after a look whether tbot has written a newer one.
 
         Costs a few `stat` calls and a checkpoint when nothing has changed, and while tbot is
-        writing; only when the current identity is not valid is a rewrite waited for, about a
-        second. What failed to load, or was read so soon after it was written that a further write
-        could go unnoticed, is tried again at most once a second. Failures are published, once for
-        each state of the files. Cancelled, it keeps the current generation, and the next call looks
-        again.
+        writing; only when the current identity is not valid is a rewrite waited for, as in
+        `settled`. What failed to load, or was read so soon after it was written that a further
+        write could go unnoticed, is tried again at most once a second. Failures are published, once
+        for each state of the files. Cancelled, it keeps the current generation, and the next call
+        looks again.
 
         Raises:
             RuntimeError: `load` has not succeeded yet.

@@ -3,6 +3,7 @@
 import pytest
 
 from dbproxy.identity.rewrite import (
+    LONGEST_REWRITE,
     PATIENCE,
     PAUSE,
     QUIET,
@@ -112,9 +113,19 @@ def test_a_change_that_takes_itself_back_was_none(loaded: Looks) -> None:
 
 def test_patience_with_a_rewrite_that_never_ends_is_over_some_time(loaded: Looks) -> None:
     for version in range(2, 12):
-        assert loaded(version, 1, 1, after=PATIENCE / 10) is Verdict.UNDER_WAY
+        assert loaded(version, 1, 1, after=QUIET / 2) is Verdict.UNDER_WAY
         assert not loaded.patience_is_over
-    assert loaded(20, 1, 1, after=PATIENCE / 10) is Verdict.READ
+    assert loaded(20, 1, 1, after=LONGEST_REWRITE - QUIET * 5) is Verdict.UNDER_WAY
+    assert loaded(21, 1, 1, after=QUIET * 0.6) is Verdict.READ
+    assert loaded.patience_is_over
+
+
+def test_a_slow_writer_gets_more_patience_with_each_file(loaded: Looks) -> None:
+    for version in range(2, 6):
+        assert loaded(version, version, version, after=PATIENCE * 0.9) is Verdict.READ
+        loaded.torn(version, version, version)
+        assert not loaded.patience_is_over
+    assert loaded(5, 5, 5, after=PATIENCE) is Verdict.READ
     assert loaded.patience_is_over
 
 
