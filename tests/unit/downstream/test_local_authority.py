@@ -238,7 +238,7 @@ class TestServerCertificates:
         certificate = LocalAuthority.open(directory).issue_server_certificate().certificate
         lifetime = certificate.not_valid_after_utc - certificate.not_valid_before_utc
         assert lifetime <= timedelta(days=398)
-        assert certificate.not_valid_before_utc < NOW
+        assert certificate.not_valid_before_utc < datetime.now(UTC)
 
     def test_its_key_shows_in_no_representation(self, directory: Path) -> None:
         server = LocalAuthority.open(directory).issue_server_certificate()
