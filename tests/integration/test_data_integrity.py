@@ -4,7 +4,6 @@ The handler takes the place of the Proxy's own, so that the bytes need not be Po
 """
 
 import gc
-import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -174,7 +173,7 @@ def open_files() -> int:
     count = 0
     for descriptor in list(Path("/dev/fd").iterdir()):
         with suppress(FileNotFoundError):  # that of the listing itself
-            count += not os.readlink(descriptor).startswith("anon_inode:")
+            count += not str(descriptor.readlink()).startswith("anon_inode:")
     return count
 
 
