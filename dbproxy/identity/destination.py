@@ -43,6 +43,10 @@ __all__ = ["read_destination"]
 SETTLED_AFTER: Final = 5.0
 """Seconds after the last write when a contradiction between files is no longer put down to a write
 under way: hundreds of times what tbot takes from its first file to its last."""
+LEFT_OVER_AFTER: Final = 0.5
+"""The same for a file that is older than the certificate by more than `SETTLED_AFTER`. It is left
+over, unless tbot is about to rewrite it: up to version 14 it wrote authorities and the identity
+file after the certificate (lib/tbot/config). Shorter than the patience of those who read."""
 _TITLE: Final = "the destination"
 
 
@@ -56,7 +60,7 @@ class _Contents:
         host_ca: The name of the file with the Host CA's certificates.
         files: The contents by name, without optional files that are absent.
         identity_file: The identity file's name.
-        written: When the newest file was written, in seconds since the epoch.
+        changed: When each of them was written or put there, in seconds since the epoch.
     """
 
     directory: Path
@@ -64,7 +68,7 @@ class _Contents:
     host_ca: str
     files: Mapping[str, bytes]
     identity_file: str
-    written: float
+    changed: Mapping[str, float]
 
     def path(self, name: str) -> Path:
         return self.directory / name
@@ -74,6 +78,25 @@ class _Contents:
         if name not in self.files:
             return ()
         return load_certificates(self.files[name], self.path(name))
+
+
+@dataclass(frozen=True, slots=True)
+class _Contradiction:
+    """What does not fit together although key and certificate do.
+
+    Attributes:
+        name: The file that does not agree.
+        text: What is wrong.
+    """
+
+    name: str
+    text: str
+
+    def is_passed_over(self, contents: _Contents, now: float) -> bool:
+        """Whether the file is left over, and not about to be rewritten."""
+        quiet = abs(now - max(contents.changed.values()))
+        older = contents.changed[contents.layout.certificate] - contents.changed[self.name]
+        return quiet >= (LEFT_OVER_AFTER if older > SETTLED_AFTER else SETTLED_AFTER)
 
 
 def read_destination(
@@ -106,8 +129,8 @@ def read_destination(
     contents = read_steadily(directory, lambda folder: _collect(folder, candidates), _TITLE)
     identity = _assemble(contents)
     contradiction = _contradiction(identity, contents)
-    if contradiction is not None and abs(clock() - contents.written) < SETTLED_AFTER:
-        raise IdentityError(Code.IDENTITY_MIXED, contradiction)
+    if contradiction is not None and not contradiction.is_passed_over(contents, clock()):
+        raise IdentityError(Code.IDENTITY_MIXED, contradiction.text)
     return identity
 
 
@@ -129,7 +152,7 @@ def _collect(folder: Folder, candidates: Sequence[Layout]) -> _Contents:
         host_ca=host_ca,
         files=files,
         identity_file=identity_file,
-        written=max(map(folder.modified, files)),
+        changed={name: folder.changed(name) for name in files},
     )
 
 
@@ -213,20 +236,22 @@ def _files(contents: _Contents) -> IdentityFiles:
     )
 
 
-def _contradiction(identity: Identity, contents: _Contents) -> str | None:
-    """What does not fit together although key and certificate do; `None` when all does."""
-    files = identity.files
+def _contradiction(identity: Identity, contents: _Contents) -> _Contradiction | None:
+    """The first file that does not agree with the certificate; `None` when all do."""
+    files, layout, name = identity.files, contents.layout, contents.identity_file
     if identity.user_cas and not is_issued_by_one_of(identity.certificate, identity.user_cas):
-        return f"no certificate in {files.user_ca} belongs to the issuer of {files.certificate}"
-    if contents.layout.combined or contents.identity_file not in contents.files:
+        text = f"no certificate in {files.user_ca} belongs to the issuer of {files.certificate}"
+        return _Contradiction(layout.user_ca, text)
+    if layout.combined or name not in contents.files:
         return None
     try:
-        whole = _parse_identity_file(contents, contents.identity_file)
+        whole = _parse_identity_file(contents, name)
     except IdentityError as error:
-        return error.message
-    path = contents.path(contents.identity_file)
+        return _Contradiction(name, error.message)
+    path = contents.path(name)
     if whole.certificate != identity.certificate:
-        return f"{path} holds another certificate than {files.certificate}"
+        return _Contradiction(name, f"{path} holds another certificate than {files.certificate}")
     if set(whole.host_cas) != set(identity.host_cas):
-        return f"{path} holds other certificates of the Host CA than {files.host_ca}"
+        text = f"{path} holds other certificates of the Host CA than {files.host_ca}"
+        return _Contradiction(contents.host_ca, text)
     return None

@@ -59,12 +59,16 @@ class Folder:
             return True  # reading it will tell what is wrong
         return True
 
-    def modified(self, name: str) -> float:
-        """When a file was written last, in seconds since the epoch; 0 when it cannot be told."""
+    def changed(self, name: str) -> float:
+        """When a file was written last, in seconds since the epoch; 0 when it cannot be told.
+
+        A copy may keep the time of its original (`cp -p`); when it was made counts then.
+        """
         try:
-            return os.stat(name, dir_fd=self._descriptor).st_mtime
+            result = os.stat(name, dir_fd=self._descriptor)
         except (OSError, ValueError):
             return 0
+        return max(result.st_mtime, result.st_ctime)
 
     def read(self, name: str) -> bytes:
         """The content of a file.

@@ -3,7 +3,6 @@
 Keys are ECDSA P-256 unless a test asks for something else, because RSA keys take long to make.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -183,12 +182,6 @@ def write_destination(
     for name, data in destination_files(cluster, key, certificate).items():
         (directory / name).write_bytes(data)
     return certificate
-
-
-def settle(directory: Path) -> None:
-    """Make the files look as if they had been written long ago."""
-    for path in directory.rglob("*"):
-        os.utime(path, (1, 1))
 
 
 def destination_files(

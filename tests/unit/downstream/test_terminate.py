@@ -19,7 +19,6 @@ from identities import (
     make_authority,
     make_certificate,
     make_key,
-    settle,
     subject_attributes,
     write_destination,
 )
@@ -33,7 +32,7 @@ from tls_peers import BOTH_VERSIONS, Credentials, client_context, make_credentia
 from dbproxy.downstream import LocalAuthority, ServerCertificate, TerminatingAdmission
 from dbproxy.downstream.client import Client, ClientGone
 from dbproxy.errors import ClientError, Code, DBProxyError, IdentityError
-from dbproxy.identity import DestinationSource, IdentityStore
+from dbproxy.identity import DestinationSource, IdentityStore, read_destination
 from dbproxy.protocols import Carry, protocol_named
 from dbproxy.relay import LayeredStream
 
@@ -44,6 +43,13 @@ NOW = datetime.now(UTC)
 POSTGRES = protocol_named("postgres")
 TLS_1_1 = ssl.TLSVersion(0x0302)
 """By its number, since its name is deprecated."""
+
+
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every file count as written long ago: a User CA that did not sign is let pass."""
+    for name in ("SETTLED_AFTER", "LEFT_OVER_AFTER"):
+        monkeypatch.setitem(read_destination.__globals__, name, 0.0)
 
 
 class ContextOfALaxSystem(SSL.Context):
@@ -141,17 +147,18 @@ class TestAdmitted:
         outcome, _tls = await admit(admission, context)
         assert outcome.carry == Carry(STARTUP, authenticate=True)
 
+    @pytest.mark.usefixtures("settled")
     async def test_the_holder_of_the_destinations_certificate_although_the_user_ca_is_another(
         self, destination: Path, cluster: Cluster, server_certificate: ServerCertificate
     ) -> None:
         own = holder(make_authority())
         write_destination(destination, cluster, key=own.key, certificate=own.certificate)
-        settle(destination)
         store = IdentityStore(DestinationSource(destination))
         await store.load()
         admission = TerminatingAdmission(POSTGRES, server_certificate, store)
         assert (await admit_holder(admission, own)).carry is not None
 
+    @pytest.mark.usefixtures("settled")
     async def test_the_holder_of_any_earlier_certificate_as_long_as_that_is_valid(
         self, destination: Path, cluster: Cluster, server_certificate: ServerCertificate
     ) -> None:
@@ -159,7 +166,6 @@ class TestAdmitted:
         store = IdentityStore(DestinationSource(destination))
         for number, own in enumerate(generations[:3]):
             write_destination(destination, cluster, key=own.key, certificate=own.certificate)
-            settle(destination)
             await (store.reload() if number else store.load())
         admission = TerminatingAdmission(POSTGRES, server_certificate, store)
         outcomes = [await admit_holder(admission, own) for own in generations]
@@ -323,6 +329,7 @@ class TestRefused:
         assert isinstance(error, IdentityError)
         assert error.code is Code.CERTIFICATE_EXPIRED
 
+    @pytest.mark.usefixtures("settled")
     async def test_a_previous_certificate_that_has_expired_meanwhile(
         self, destination: Path, cluster: Cluster, server_certificate: ServerCertificate
     ) -> None:
@@ -330,7 +337,6 @@ class TestRefused:
         store = IdentityStore(DestinationSource(destination))
         for own in old, new:
             write_destination(destination, cluster, key=own.key, certificate=own.certificate)
-            settle(destination)
             await (store.load() if own is old else store.reload())
         later = NOW + 2 * HOUR
         admission = TerminatingAdmission(POSTGRES, server_certificate, store, clock=lambda: later)

@@ -13,7 +13,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from destinations import FIXTURES, SAMPLES, Sample, write_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from identities import settle
 
 from dbproxy.errors import Code, IdentityError
 from dbproxy.identity import (
@@ -23,7 +22,10 @@ from dbproxy.identity import (
     NamedFilesSource,
     load_certificates,
     load_private_key,
+    read_destination,
 )
+from dbproxy.identity.folder import Folder
+from dbproxy.identity.identity import Identity
 from dbproxy.identity.identity_file import parse_identity_file
 
 LAYOUTS = ("v18", "v9.0", "authority-list", "identity-file", "tls", "mongo", "cockroach")
@@ -251,8 +253,7 @@ def test_a_broken_identity_file_beside_good_files_counts_only_while_it_is_new(
     assert error.code is Code.IDENTITY_MIXED
     assert str(tmp_path / "identity") in str(error)
     if breakage.name != "device":
-        settle(tmp_path)
-        assert sample.source(tmp_path).read().files.certificate == tmp_path / "tlscert"
+        assert read_later(tmp_path, 6).files.certificate == tmp_path / "tlscert"
 
 
 def test_an_identity_file_of_an_older_configuration_is_let_pass_once_all_is_settled(
@@ -263,8 +264,29 @@ def test_an_identity_file_of_an_older_configuration_is_let_pass_once_all_is_sett
     error = refuse(source)
     assert error.code is Code.IDENTITY_MIXED
     assert "holds another certificate" in str(error)
-    settle(tmp_path)
-    assert source.read().files.certificate == tmp_path / "tlscert"
+    assert read_later(tmp_path, 6).files.certificate == tmp_path / "tlscert"
+
+
+def read_later(directory: Path, seconds: float) -> Identity:
+    return read_destination(directory, clock=lambda: time.time() + seconds)
+
+
+def test_a_file_much_older_than_the_certificate_holds_up_only_for_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = SAMPLES["v18"].files() | {"identity": SAMPLES["v9.0"].files()["identity"]}
+    write_files(tmp_path, files)
+    with pytest.raises(IdentityError):
+        read_later(tmp_path, 1)
+    changed = Folder.changed
+    monkeypatch.setattr(
+        Folder,
+        "changed",
+        lambda folder, name: changed(folder, name) - (3600 if name == "identity" else 0),
+    )
+    with pytest.raises(IdentityError):
+        read_destination(tmp_path)
+    assert read_later(tmp_path, 1).files.certificate == tmp_path / "tlscert"
 
 
 def test_a_host_ca_of_another_renewal_is_refused_while_it_is_new(tmp_path: Path) -> None:
@@ -282,8 +304,7 @@ def test_a_user_ca_that_did_not_sign_is_refused_while_it_is_new(tmp_path: Path) 
     error = refuse(source)
     assert error.code is Code.IDENTITY_MIXED
     assert str(tmp_path / "teleport-user-ca.crt") in str(error)
-    settle(tmp_path)
-    assert source.read().files.user_ca == tmp_path / "teleport-user-ca.crt"
+    assert read_later(tmp_path, 6).files.user_ca == tmp_path / "teleport-user-ca.crt"
 
 
 def test_an_empty_directory_names_what_is_looked_for(tmp_path: Path) -> None:
