@@ -97,7 +97,9 @@ async def test_renewals_under_load_fail_no_connection(
             while not renewed.is_set() or count < 10:
                 assert await with_psycopg(proxy, select_one, **own) == 1
                 count += 1
-        records = await proxy.all_closed(count)
+        await until(lambda: len(proxy.of(IdentityLoaded)) == 2, PATIENCE)
+        assert await with_psycopg(proxy, select_one, **own) == 1
+        records = await proxy.all_closed(count + 1)
     assert {record.outcome for record in records} == {"relayed"}
     assert {record.generation for record in records} == {1, 2}
 
