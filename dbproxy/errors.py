@@ -22,6 +22,7 @@ __all__ = [
     "IdentityError",
     "ListenError",
     "Problem",
+    "Prospect",
     "UpstreamError",
     "UsageError",
 ]
@@ -78,6 +79,7 @@ class Code(StrEnum):
     UPSTREAM_TLS_FAILED = "upstream-tls-failed"
     UPSTREAM_CLOSED_EARLY = "upstream-closed-early"
     UPSTREAM_LOST = "upstream-lost"
+    UPSTREAM_SILENT = "upstream-silent"
     UPSTREAM_PROTOCOL_ERROR = "upstream-protocol-error"
     ALPN_NOT_SUPPORTED = "alpn-not-supported"
     CERTIFICATE_REJECTED = "certificate-rejected"
@@ -94,6 +96,20 @@ class Code(StrEnum):
     INTERNAL_ERROR = "internal-error"
 
 
+@unique
+class Prospect(Enum):
+    """Whether trying again may help, while a client waits."""
+
+    NONE = "none"
+    """What is wrong stays wrong until somebody puts it right."""
+    ONCE = "once"
+    """It can have been an accident of the moment; a second time it is none."""
+    SOON = "soon"
+    """It may pass by itself: a restart, a lost packet, a name server that hesitates."""
+    RENEWED = "renewed"
+    """With a newer identity it may go well."""
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One row of the table.
@@ -104,6 +120,7 @@ class Problem:
         next_step: What the operator does next.
         client_hint: What the developer of the client does next; goes out in the database protocol.
         exit_status: The exit status when the command ends because of it.
+        prospect: Whether trying again may help; an error can know better.
     """
 
     fault: Fault
@@ -111,6 +128,7 @@ class Problem:
     next_step: str
     client_hint: str = "Ask whoever runs dbproxy on this host to look at its log."
     exit_status: int = 1
+    prospect: Prospect = Prospect.NONE
 
 
 PROBLEMS: dict[Code, Problem] = {
@@ -254,6 +272,7 @@ PROBLEMS: dict[Code, Problem] = {
         "Check the address (--proxy, or proxy_server in tbot.yaml), the network and the Teleport"
         " Proxy itself.",
         "The Teleport Proxy cannot be reached from this host right now; try again later.",
+        prospect=Prospect.SOON,
     ),
     Code.UPSTREAM_UNTRUSTED: Problem(
         Fault.OPERATOR,
@@ -275,6 +294,7 @@ PROBLEMS: dict[Code, Problem] = {
         "Check the audit log of the Teleport cluster, locks on the bot, connection limits, and that"
         " a database agent serves this service.",
         "Teleport closed the connection without a reason: check locks, limits and the service.",
+        prospect=Prospect.ONCE,
     ),
     Code.UPSTREAM_LOST: Problem(
         Fault.UPSTREAM,
@@ -282,6 +302,14 @@ PROBLEMS: dict[Code, Problem] = {
         "Check whether the Teleport Proxy or a load balancer was restarted, and the network."
         " Teleport itself ends sessions that are idle for too long or whose certificate has"
         " expired, where the cluster is set up so.",
+        "The connection to the database was lost on the way; connect again.",
+    ),
+    Code.UPSTREAM_SILENT: Problem(
+        Fault.UPSTREAM,
+        "Not a byte has come from the Teleport Proxy for three of its ping intervals, so it or"
+        " something on the way to it is gone without a word.",
+        "Check the network between this host and the Teleport Proxy, and whether a firewall or load"
+        " balancer in between forgets connections.",
         "The connection to the database was lost on the way; connect again.",
     ),
     Code.UPSTREAM_PROTOCOL_ERROR: Problem(
@@ -303,6 +331,7 @@ PROBLEMS: dict[Code, Problem] = {
         "Check that the destination belongs to this cluster, that tbot renews it, and whether the"
         " cluster's certificate authority was rotated.",
         "Teleport rejected the certificate of dbproxy; ask whoever runs dbproxy on this host.",
+        prospect=Prospect.RENEWED,
     ),
     Code.CLIENT_NOT_TLS: Problem(
         Fault.CLIENT,
@@ -403,7 +432,22 @@ class ListenError(DBProxyError):
 
 
 class UpstreamError(DBProxyError):
-    """The Teleport Proxy could not be reached, was not trusted, or turned us away."""
+    """The Teleport Proxy could not be reached, was not trusted, or turned us away.
+
+    Args:
+        prospect: Whether trying again may help, where the case knows better than the table.
+    """
+
+    def __init__(
+        self,
+        code: Code,
+        message: str,
+        *,
+        next_step: str | None = None,
+        prospect: Prospect | None = None,
+    ) -> None:
+        super().__init__(code, message, next_step=next_step)
+        self.prospect = prospect if prospect is not None else self.problem.prospect
 
 
 class ClientError(DBProxyError):

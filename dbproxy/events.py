@@ -38,6 +38,7 @@ __all__ = [
     "Subscriber",
     "TunnelFailed",
     "UpstreamConnected",
+    "UpstreamRetried",
 ]
 
 
@@ -74,6 +75,7 @@ class ConnectionRecord:
             it (`passthrough`), and before its first message.
         database_name: The database that it asked for, likewise.
         generation: Which generation of the identity the connection used; 0 when it used none.
+        attempts: How many times the upstream was dialled for it; 0 when it was not.
         bytes_up: Bytes of the database protocol from client to upstream.
         bytes_down: Bytes of the database protocol from upstream to client.
         opened_at: When the client was accepted, in UTC.
@@ -94,6 +96,7 @@ class ConnectionRecord:
     database_user: str | None
     database_name: str | None
     generation: int
+    attempts: int
     bytes_up: int
     bytes_down: int
     opened_at: datetime
@@ -284,6 +287,29 @@ class UpstreamConnected(Event):
     alpn: str
     tls_version: str
     duration: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamRetried(Event):
+    """The upstream did not take a connection; it is tried again while the client waits.
+
+    Attributes:
+        id: The connection's.
+        attempt: Which attempt failed, counting from 1.
+        code: Why.
+        reason: The same in words.
+        pause: Seconds until the next attempt.
+        renewed: Whether that waits for a newer identity, `pause` seconds at most.
+    """
+
+    name: ClassVar[str] = "upstream-retried"
+    level: ClassVar[Level] = Level.DEBUG
+    id: int
+    attempt: int
+    code: Code
+    reason: str
+    pause: float
+    renewed: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ import trio
 
 from dbproxy.downstream import (
     Admission,
+    Bridge,
     ConnectionHandler,
     ListenAddress,
     LocalAuthority,
@@ -220,6 +221,7 @@ class DatabaseProxy:
             UpstreamTrust(self._roots(config), insecure=insecure),
             connect_timeout=settings.connect_timeout,
             handshake_timeout=settings.handshake_timeout,
+            max_handshakes=settings.max_handshakes,
         )
 
     def _roots(self, config: TbotConfig | None) -> RootsFile | tuple[()]:
@@ -258,15 +260,22 @@ class DatabaseProxy:
             admission = TerminatingAdmission(protocol, server_certificate, store)
         else:
             admission = RelayedAdmission(protocol, self._settings.mode)
+        bridge = Bridge(
+            protocol=protocol,
+            store=store,
+            dialer=dialer,
+            publish=self._events.publish,
+            handshake_timeout=self._settings.handshake_timeout,
+            connect_grace=self._settings.connect_grace,
+        )
         return ConnectionHandler(
             mode=self._settings.mode,
             protocol=protocol,
             store=store,
-            dialer=dialer,
             admission=admission,
+            bridge=bridge,
             publish=self._events.publish,
             prologue_timeout=self._settings.prologue_timeout,
-            handshake_timeout=self._settings.handshake_timeout,
         )
 
     def _announce(self, started: Started) -> None:

@@ -54,6 +54,7 @@ class Kind(Enum):
     TEXT = "text"
     PATH = "path"
     PORT = "port"
+    COUNT = "count"
     DURATION = "duration"
     """Seconds as a number, or with units: `500ms`, `10s`, `1m30s`, `1h`."""
     CHOICE = "choice"
@@ -348,6 +349,28 @@ class Settings:
             metavar="DURATION",
         ),
     )
+    connect_grace: float = field(
+        default=5 * SECONDS,
+        metadata=_option(
+            "--connect-grace",
+            help="How long a client is kept waiting while the Teleport Proxy cannot be reached or"
+            " wants a newer certificate; attempts are repeated until then. 0: one attempt.",
+            kind=Kind.DURATION,
+            scope=Scope.SERVE,
+            metavar="DURATION",
+        ),
+    )
+    max_handshakes: int = field(
+        default=64,
+        metadata=_option(
+            "--max-handshakes",
+            help="How many connections to the Teleport Proxy may be set up at the same time; the"
+            " others wait their turn.",
+            kind=Kind.COUNT,
+            scope=Scope.SERVE,
+            metavar="N",
+        ),
+    )
     prologue_timeout: float = field(
         default=10 * SECONDS,
         metadata=_option(
@@ -384,7 +407,9 @@ class Settings:
         for name in ("connect_timeout", "handshake_timeout", "prologue_timeout"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"--{name.replace('_', '-')} must be more than 0 seconds")
-        for name in ("drain_timeout", "wait_for_identity"):
+        if self.max_handshakes < 1:
+            raise UsageError("--max-handshakes must be at least 1")
+        for name in ("connect_grace", "drain_timeout", "wait_for_identity"):
             if getattr(self, name) < 0:
                 raise UsageError(f"--{name.replace('_', '-')} must not be negative")
 

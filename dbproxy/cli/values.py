@@ -18,6 +18,7 @@ else:  # generic at run time only in newer releases of click
 __all__ = ["Value", "value_type"]
 
 HIGHEST_PORT: Final = 65535
+MOST_DIGITS: Final = 10
 TRUTH: Final = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(
     ("0", "false", "no", "off"), False
 )
@@ -83,6 +84,12 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < MOST_DIGITS):
+        raise ValueError(f"`{text}` is not a number of things: give 1 or more")
+    return int(text)
+
+
 def _one_of(words: tuple[str, ...], text: str) -> str:
     if text not in words:
         raise ValueError(f"`{text}` is not one of: {', '.join(words)}")
@@ -94,5 +101,6 @@ _TYPES: Final[dict[Kind, Parsed | Truth]] = {
     Kind.TEXT: Parsed("text", _text),
     Kind.PATH: Parsed("path", _path),
     Kind.PORT: Parsed("port", _port),
+    Kind.COUNT: Parsed("number", _count),
     Kind.DURATION: Parsed("duration", parse_duration),
 }

@@ -1,6 +1,7 @@
 """The local side: listening, letting clients in, serving them."""
 
 from dbproxy.downstream.admit import Admission, RelayedAdmission
+from dbproxy.downstream.bridge import Bridge
 from dbproxy.downstream.client_endpoint import ClientEndpoint, client_endpoint
 from dbproxy.downstream.connection import ConnectionHandler
 from dbproxy.downstream.given_certificate import given_server_certificate
@@ -21,6 +22,7 @@ from dbproxy.downstream.terminate import TerminatingAdmission
 
 __all__ = [
     "Admission",
+    "Bridge",
     "ClientEndpoint",
     "ConnectionHandler",
     "ListenAddress",

@@ -83,6 +83,20 @@ end, so that it does not take half an answer for a whole one. New connections ma
         ),
         related=(Code.UPSTREAM_CLOSED_EARLY, Code.UPSTREAM_UNREACHABLE),
     ),
+    Code.UPSTREAM_SILENT: Page(
+        story="""\
+A Teleport Proxy sends pings, every 30 seconds unless the cluster is set up otherwise, also when
+nobody says anything. dbproxy measures how often they come, and when not a byte has come for three
+times as long, it ends the connection, so that the client need not wait for ever. The machine at the
+other end is gone, or a firewall or load balancer on the way has forgotten the connection. A client
+that does not read is no reason: the time counts only while dbproxy waits for the upstream.""",
+        sees=Sees.CLOSED,
+        looks=(
+            Look("curl -sS https://teleport.example.com/webapi/ping", "whether Teleport is there"),
+            Look("tctl get cluster_networking_config", "proxy_ping_interval"),
+        ),
+        related=(Code.UPSTREAM_LOST, Code.UPSTREAM_UNREACHABLE),
+    ),
     Code.UPSTREAM_PROTOCOL_ERROR: Page(
         story="""\
 The TLS connection stands, but what came through it is not what was agreed on: no ping frames where

@@ -1,7 +1,6 @@
 """Every tunnel of a tbot configuration in one process."""
 
-from dbproxy.fleet.backoff import Backoff
 from dbproxy.fleet.fleet import Fleet
 from dbproxy.fleet.tunnels import Tunnel, tunnels_of
 
-__all__ = ["Backoff", "Fleet", "Tunnel", "tunnels_of"]
+__all__ = ["Fleet", "Tunnel", "tunnels_of"]

@@ -1,12 +1,13 @@
 """Fleet: all tunnels of a tbot configuration, each on its own, stopped and drained together."""
 
 from collections.abc import Callable
+from typing import Final
 
 import trio
 
+from dbproxy.backoff import Backoff
 from dbproxy.errors import UsageError
 from dbproxy.events import Event, Subscriber
-from dbproxy.fleet.backoff import Backoff
 from dbproxy.fleet.runner import TunnelRunner
 from dbproxy.fleet.tunnels import Tunnel, tunnels_of
 from dbproxy.identity import load_tbot_config
@@ -14,6 +15,14 @@ from dbproxy.proxy import Started, proxy_address
 from dbproxy.settings import Settings
 
 __all__ = ["Fleet"]
+
+FIRST_PAUSE: Final = 1.0
+LONGEST_PAUSE: Final = 10.0
+"""Seconds; both as in tbot when a tunnel cannot be opened (lib/tbot/internal/tunnel_retry.go)."""
+
+
+def _patient_backoff() -> Backoff:
+    return Backoff(FIRST_PAUSE, LONGEST_PAUSE)
 
 
 def _ignore(_event: Event) -> None:
@@ -44,7 +53,7 @@ class Fleet:
         *,
         tell: Callable[[Tunnel, Started], None],
         subscriber_for: Callable[[Tunnel], Subscriber] = lambda _tunnel: _ignore,
-        backoff: Callable[[], Backoff] = Backoff,
+        backoff: Callable[[], Backoff] = _patient_backoff,
     ) -> None:
         if settings.config is None:
             raise UsageError(

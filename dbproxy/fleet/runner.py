@@ -6,9 +6,9 @@ from typing import Final
 
 import trio
 
+from dbproxy.backoff import Backoff
 from dbproxy.errors import Code, DBProxyError
 from dbproxy.events import Event, Subscriber, TunnelFailed
-from dbproxy.fleet.backoff import Backoff
 from dbproxy.fleet.tunnels import Tunnel, settings_for
 from dbproxy.identity import load_tbot_config
 from dbproxy.proxy import DatabaseProxy, Prepared, Started

@@ -79,6 +79,7 @@ class IdentityStore:
         self._seen = Stamp(())
         self._reads = 0
         self._current: Identity | None = None
+        self._adoption = trio.Event()
         self._known: deque[bytes] = deque(maxlen=MOST_REMEMBERED)
         self._reported: tuple[Stamp, Code] | None = None
 
@@ -169,6 +170,21 @@ class IdentityStore:
             await self._renew()
         else:
             await self._renew_patiently()
+        return self.current
+
+    async def newer_than(self, generation: int) -> Identity:
+        """The current identity, once it is of a later generation than `generation`.
+
+        Looks at once, as in `settled`; then whoever adopts a newer one ends the wait. Waits for
+        ever if nobody does, so the caller sets a limit.
+
+        Raises:
+            RuntimeError: `load` has not succeeded yet.
+        """
+        if self.current.generation <= generation:
+            await self.settled()
+        while self.current.generation <= generation:
+            await self._adoption.wait()
         return self.current
 
     def _check_loaded(self) -> None:
@@ -269,6 +285,8 @@ class IdentityStore:
         if self._current is not None:
             identity = replace(identity, generation=self._current.generation + 1)
         self._current = identity
+        self._adoption.set()
+        self._adoption = trio.Event()
         self._service = identity.route.service
         self._remember(identity)
         self._publish(

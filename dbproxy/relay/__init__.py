@@ -1,7 +1,17 @@
 """The hot path: streams with layers, and moving bytes between two of them."""
 
+from dbproxy.relay.first_flight import FirstFlight
 from dbproxy.relay.keepalive import keep_alive
 from dbproxy.relay.pump import Relay, RelayEnd
+from dbproxy.relay.silence import PingWatch, SilenceError
 from dbproxy.relay.stream import LayeredStream
 
-__all__ = ["LayeredStream", "Relay", "RelayEnd", "keep_alive"]
+__all__ = [
+    "FirstFlight",
+    "LayeredStream",
+    "PingWatch",
+    "Relay",
+    "RelayEnd",
+    "SilenceError",
+    "keep_alive",
+]

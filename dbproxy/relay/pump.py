@@ -13,7 +13,7 @@ The rules, and why:
 - When receiving from a side fails, or sending to the client, everything ends at once: nothing more
   can come from that side or be delivered to it.
 - An upstream that ends or fails before its first byte ends the relay without a word to the client,
-  so that the caller can still tell the client why.
+  so that the caller can still tell the client why, or send what the client has said to another one.
 
 Tested in `tests/unit/relay/test_pump.py` and `tests/integration/test_data_integrity.py`.
 """
@@ -24,6 +24,7 @@ import trio
 
 from dbproxy.events import ClosedBy
 from dbproxy.layers import LayerError
+from dbproxy.relay.first_flight import FirstFlight
 
 __all__ = ["Relay", "RelayEnd"]
 
@@ -53,23 +54,25 @@ class Relay:
     Args:
         client: The client's side.
         upstream: The Teleport Proxy's side.
-        first_flight: Bytes of the client that were received already.
+        first_flight: Bytes of the client that were received already. Until the upstream's first
+            byte those that follow are added to it.
     """
 
     def __init__(
         self,
         client: trio.abc.HalfCloseableStream,
         upstream: trio.abc.HalfCloseableStream,
-        first_flight: bytes = b"",
+        first_flight: FirstFlight | None = None,
     ) -> None:
         self._client = client
         self._upstream = upstream
-        self._first_flight = first_flight
+        self._first_flight = first_flight or FirstFlight()
         self.bytes_up = 0
         self.bytes_down = 0
         self._closed_by: ClosedBy | None = None
         self._error: Exception | None = None
         self._upstream_error: Exception | None = None
+        self._upstream_spoke = False
         self._upstream_listens = True
         self._upstream_ended = False
         self._client_ended = False
@@ -88,16 +91,16 @@ class Relay:
         return RelayEnd(
             self._closed_by or ClosedBy.DBPROXY,
             self._error,
-            upstream_spoke=self.bytes_down > 0,
+            upstream_spoke=self._upstream_spoke,
             upstream_error=self._upstream_error,
             client_ended=self._client_ended,
         )
 
     async def _upwards(self) -> None:
-        if self._first_flight:
-            await self._deliver_up(self._first_flight)
-            self._first_flight = b""
+        if said := self._first_flight.data:
+            await self._deliver_up(said)
         while data := await self._receive(self._client, ClosedBy.CLIENT):
+            self._first_flight.note(data)
             if self._upstream_listens:
                 await self._deliver_up(data)
         await self._pass_end(self._upstream)
@@ -111,14 +114,16 @@ class Relay:
 
     async def _downwards(self) -> None:
         while data := await self._receive(self._upstream, ClosedBy.UPSTREAM):
+            self._upstream_spoke = True
+            self._first_flight.close()
             if not await self._send(self._client, data, ClosedBy.CLIENT):
                 self._directions.cancel()
                 return
             self.bytes_down += len(data)
         self._upstream_ended = True
-        if self.bytes_down:
+        if self._upstream_spoke:
             await self._pass_end(self._client)
-        if not (self.bytes_down and self._upstream_listens):
+        if not (self._upstream_spoke and self._upstream_listens):
             self._directions.cancel()
 
     async def _receive(self, source: trio.abc.ReceiveStream, side: ClosedBy) -> bytes:

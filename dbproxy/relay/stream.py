@@ -12,19 +12,25 @@ Tested in `tests/unit/relay/test_stream.py`, among others with trio's own stream
 """
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import inf
 from typing import Final
 
 import trio
 
 from dbproxy.layers import Layer, LayerError, LayerStack, TruncatedError
 from dbproxy.layers.base import ByteData
+from dbproxy.relay.silence import SilenceError
 
 __all__ = ["LayeredStream"]
 
 READ_SIZE: Final = 256 * 1024
 """Bytes asked of the transport at once: many TLS records per system call."""
+
+
+def _for_ever() -> float:
+    return inf
 
 
 class _ConflictDetector:
@@ -56,10 +62,15 @@ class LayeredStream(trio.abc.HalfCloseableStream):
 
     Args:
         transport: The stream underneath, usually a `trio.SocketStream`.
+
+    Attributes:
+        patience: Says how many seconds the next bytes may take to come; asked before each wait. A
+            peer that takes longer is a `SilenceError`.
     """
 
     def __init__(self, transport: trio.abc.HalfCloseableStream) -> None:
         self.transport = transport
+        self.patience: Callable[[], float] = _for_ever
         self._layers = LayerStack()
         self._received = b""
         self._eof_sent = False
@@ -114,11 +125,19 @@ class LayeredStream(trio.abc.HalfCloseableStream):
 
     async def _receive_batch(self) -> bytes:
         """One read from the transport, through the layers; `b""` when nothing came out of it."""
-        data = await self.transport.receive_some(READ_SIZE)
+        data = await self._receive_wire()
         if data:
             return await self._take_layers_word(self._layers, data)
         self._layers.receive_eof()
         return b""
+
+    async def _receive_wire(self) -> ByteData:
+        limit = self.patience()
+        if limit == inf:
+            return await self.transport.receive_some(READ_SIZE)
+        with trio.move_on_after(limit):
+            return await self.transport.receive_some(READ_SIZE)
+        raise SilenceError(limit)
 
     async def _take_layers_word(self, layer: Layer, data: ByteData) -> bytes:
         """Give wire bytes to `layer`; if it fails, its last word (an alert) goes out first."""

@@ -15,7 +15,7 @@ import trio
 from dbproxy.errors import Code, UpstreamError
 from dbproxy.identity import Identity
 from dbproxy.layers import LayerError, PingLayer, TLSLayer
-from dbproxy.relay import LayeredStream, keep_alive
+from dbproxy.relay import LayeredStream, PingWatch, keep_alive
 from dbproxy.upstream.address import ProxyAddress
 from dbproxy.upstream.explain import (
     alpn_not_negotiated,
@@ -54,6 +54,8 @@ class UpstreamDialer:
         trust: Makes the TLS connections.
         connect_timeout: Seconds for TCP.
         handshake_timeout: Seconds for TLS.
+        max_handshakes: How many connections may be set up at a time; who comes first is served
+            first. Waiting for one's turn is not part of the time-outs.
     """
 
     def __init__(
@@ -63,11 +65,13 @@ class UpstreamDialer:
         *,
         connect_timeout: float,
         handshake_timeout: float,
+        max_handshakes: int = 64,
     ) -> None:
         self.address = address
         self._trust = trust
         self._connect_timeout = connect_timeout
         self._handshake_timeout = handshake_timeout
+        self._turns = trio.CapacityLimiter(max_handshakes)
 
     async def dial(
         self, alpn: Sequence[str], identity: Identity, *, authenticate: bool
@@ -83,6 +87,12 @@ class UpstreamDialer:
             UpstreamError: `upstream-unreachable`, `upstream-untrusted`, `upstream-tls-failed`,
                 `alpn-not-supported` or `certificate-rejected`.
         """
+        async with self._turns:
+            return await self._dial(alpn, identity, authenticate)
+
+    async def _dial(
+        self, alpn: Sequence[str], identity: Identity, authenticate: bool
+    ) -> UpstreamConnection:
         started = trio.current_time()
         stream = LayeredStream(await self._connect())
         try:
@@ -91,7 +101,9 @@ class UpstreamDialer:
             if not negotiated:
                 raise alpn_not_negotiated(self.address, alpn)
             if negotiated.endswith(_PING_SUFFIX):
-                await stream.add_layer(PingLayer())
+                ping = PingLayer()
+                await stream.add_layer(ping)
+                stream.patience = PingWatch(ping, trio.current_time)
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise

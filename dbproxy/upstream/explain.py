@@ -12,8 +12,9 @@ from typing import Final
 
 import trio
 
-from dbproxy.errors import Code, UpstreamError
+from dbproxy.errors import Code, Prospect, UpstreamError
 from dbproxy.layers import LayerError, TLSError, TruncatedError
+from dbproxy.relay import SilenceError
 
 __all__ = [
     "alpn_not_negotiated",
@@ -113,6 +114,7 @@ def explain_handshake_failure(
         return UpstreamError(
             Code.UPSTREAM_TLS_FAILED,
             f"the server at {address} {how} the connection {when} the TLS handshake",
+            prospect=Prospect.SOON,  # so ends what is being restarted
         )
     return UpstreamError(
         Code.ALPN_NOT_SUPPORTED,
@@ -121,6 +123,7 @@ def explain_handshake_failure(
         f" {', '.join(alpn)}",
         next_step="Check that the address is the web address of a Teleport Proxy; then that TLS"
         " routing is on in the cluster and its version serves this database protocol.",
+        prospect=Prospect.ONCE,
     )
 
 
@@ -150,6 +153,12 @@ def _rejected(address: object, alert: str | None) -> UpstreamError:
 
 def explain_loss(address: object, error: Exception) -> UpstreamError:
     """The upstream failed in the middle of a connection."""
+    if isinstance(error, SilenceError):
+        return UpstreamError(
+            Code.UPSTREAM_SILENT,
+            f"the Teleport Proxy at {address} has been silent for {error.limit:.1f} s, although it"
+            " had sent pings",
+        )
     if isinstance(error, trio.BrokenResourceError):
         how = "reset the connection"
     elif isinstance(error, TruncatedError):
@@ -173,8 +182,10 @@ def explain_early_end(address: object, error: Exception | None) -> UpstreamError
             Code.UPSTREAM_PROTOCOL_ERROR,
             f"the Teleport Proxy at {address} broke the protocol: {error}",
         )
-    how = "reset" if isinstance(error, trio.BrokenResourceError) else "closed"
+    reset = isinstance(error, trio.BrokenResourceError)
     return UpstreamError(
         Code.UPSTREAM_CLOSED_EARLY,
-        f"the Teleport Proxy at {address} {how} the connection before it sent anything",
+        f"the Teleport Proxy at {address} {'reset' if reset else 'closed'} the connection before it"
+        " sent anything",
+        prospect=Prospect.SOON if reset else Prospect.ONCE,
     )

@@ -17,6 +17,7 @@ from lab_client import until
 from running_proxy import PATIENCE
 
 from dbproxy import Event, Settings, Started
+from dbproxy.backoff import Backoff
 from dbproxy.errors import Code
 from dbproxy.events import (
     AuthoritiesPassedOver,
@@ -25,7 +26,7 @@ from dbproxy.events import (
     Stopped,
     TunnelFailed,
 )
-from dbproxy.fleet import Backoff, Fleet, Tunnel, tunnels_of
+from dbproxy.fleet import Fleet, Tunnel, tunnels_of
 from dbproxy.fleet.tunnels import settings_for
 from dbproxy.identity import parse_tbot_config
 from dbproxy.lab import DatabaseResource, Lab, guide, open_lab

@@ -9,7 +9,7 @@ import trio
 import trio.testing
 from stream_ends import Duplex, receive_all, socket_pair
 
-from dbproxy.downstream import Admission, ConnectionHandler, RelayedAdmission
+from dbproxy.downstream import Admission, Bridge, ConnectionHandler, RelayedAdmission
 from dbproxy.errors import Code, UpstreamError
 from dbproxy.events import (
     ConnectionClosed,
@@ -113,6 +113,7 @@ def bench_maker(store: IdentityStore) -> MakeBench:
         mode: Mode = Mode.TUNNEL,
         admission: Admission | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        connect_grace: float = 0,
     ) -> Bench:
         dialer = FakeDialer(*upstreams)
         events: list[Event] = []
@@ -120,11 +121,18 @@ def bench_maker(store: IdentityStore) -> MakeBench:
             mode=mode,
             protocol=POSTGRES,
             store=store,
-            dialer=dialer,
             admission=admission or RelayedAdmission(POSTGRES, mode),
+            bridge=Bridge(
+                protocol=POSTGRES,
+                store=store,
+                dialer=dialer,
+                publish=events.append,
+                handshake_timeout=3,
+                connect_grace=connect_grace,
+                clock=clock,
+            ),
             publish=events.append,
             prologue_timeout=5,
-            handshake_timeout=3,
             clock=clock,
         )
         return Bench(handler, dialer, events)

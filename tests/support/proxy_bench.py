@@ -60,7 +60,12 @@ async def running(
     events: list[Event] = []
     with trio.fail_after(PATIENCE):
         async with open_server(tls_handler(upstream, handler)) as port:
-            given: dict[str, Any] = {"tunnel": True, "proxy": f"127.0.0.1:{port}"} | settings
+            given: dict[str, Any] = {
+                "tunnel": True,
+                "proxy": f"127.0.0.1:{port}",
+                "connect_grace": 0.0,
+                **settings,
+            }
             proxy = DatabaseProxy(Settings(destination_dir=destination, **given), events.append)
             async with trio.open_nursery() as nursery:
                 bench = Bench(proxy, await nursery.start(proxy.run), events)

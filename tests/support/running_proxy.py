@@ -103,6 +103,7 @@ def settings_for(mode: Mode, lab: Lab, destination: Path, **changes: Any) -> Set
         "tunnel": mode is Mode.TUNNEL,
         "terminate": mode is Mode.TERMINATE,
         "drain_timeout": 5.0,
+        "connect_grace": 0.0,  # tests of refusals need not wait; those of retries give one
     }
     return Settings(**(values | changes))
 

@@ -12,9 +12,10 @@ import pytest
 import trio
 import trio.testing
 
+from dbproxy.backoff import Backoff
 from dbproxy.errors import Code, ConfigError, DBProxyError, IdentityError, ListenError, UsageError
 from dbproxy.events import Event, InsecureChoice, Subscriber, TunnelFailed
-from dbproxy.fleet import Backoff, Fleet, Tunnel
+from dbproxy.fleet import Fleet, Tunnel
 from dbproxy.fleet import runner as runner_module
 from dbproxy.proxy import Prepared, Started
 from dbproxy.settings import Mode, Settings
@@ -162,7 +163,7 @@ def make_fleet(world: World, tmp_path: Path) -> MakeFleet:
             Settings(config=path),
             tell=tell,
             subscriber_for=world.subscriber_for,
-            backoff=lambda: Backoff(draw=lambda: 1.0),
+            backoff=lambda: Backoff(1.0, 10.0, draw=lambda: 1.0),
         )
 
     return make

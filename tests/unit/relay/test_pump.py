@@ -15,7 +15,7 @@ from trio.testing import MockClock
 
 from dbproxy.events import ClosedBy
 from dbproxy.layers import TLSError, TruncatedError
-from dbproxy.relay import Relay, RelayEnd
+from dbproxy.relay import FirstFlight, Relay, RelayEnd
 
 MIB = 1024 * 1024
 RESET = trio.BrokenResourceError("reset")
@@ -45,7 +45,7 @@ async def running(first_flight: bytes = b"") -> AsyncIterator[Running]:
     """A relay between two memory streams; at the end of the block it must end by itself."""
     client, near = memory_pair()
     upstream, database = memory_pair()
-    run = Running(Relay(near, upstream, first_flight), client, database)
+    run = Running(Relay(near, upstream, FirstFlight(first_flight)), client, database)
 
     async def keep_end() -> None:
         run.ends.append(await run.relay.run())
@@ -58,7 +58,7 @@ async def running(first_flight: bytes = b"") -> AsyncIterator[Running]:
 
 async def run_relay(client: Duplex, upstream: Duplex, first_flight: bytes = b"") -> RelayEnd:
     with trio.fail_after(10):
-        return await Relay(client, upstream, first_flight).run()
+        return await Relay(client, upstream, FirstFlight(first_flight)).run()
 
 
 class TestBytes:
@@ -208,7 +208,7 @@ class TestFailures:
         client = FakeStream(send_error=error)
         end = await run_relay(client, FakeStream(b"answer"))
         assert end == RelayEnd(
-            ClosedBy.CLIENT, error, upstream_spoke=False, upstream_error=None, client_ended=True
+            ClosedBy.CLIENT, error, upstream_spoke=True, upstream_error=None, client_ended=True
         )
 
     @pytest.mark.parametrize("error", FAILURES, ids=repr)

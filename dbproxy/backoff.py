@@ -4,11 +4,7 @@ from collections.abc import Callable
 from random import SystemRandom
 from typing import Final
 
-__all__ = ["FIRST_PAUSE", "LONGEST_PAUSE", "Backoff"]
-
-FIRST_PAUSE: Final = 1.0
-LONGEST_PAUSE: Final = 10.0
-"""Seconds; both as in tbot when a tunnel cannot be opened (lib/tbot/internal/tunnel_retry.go)."""
+__all__ = ["Backoff"]
 
 _draw: Final = SystemRandom().random
 
@@ -16,7 +12,7 @@ _draw: Final = SystemRandom().random
 class Backoff:
     """Pauses that double from `first` to `longest` seconds, each cut by up to a half at random.
 
-    The cut keeps many tunnels that failed for one reason from all trying again at one moment.
+    The cut keeps those that failed for one reason from all trying again at one moment.
 
     Args:
         first: The first pause, before its cut.
@@ -26,8 +22,8 @@ class Backoff:
 
     def __init__(
         self,
-        first: float = FIRST_PAUSE,
-        longest: float = LONGEST_PAUSE,
+        first: float,
+        longest: float,
         *,
         draw: Callable[[], float] = _draw,
     ) -> None:

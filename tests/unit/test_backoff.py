@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dbproxy.fleet import Backoff
+from dbproxy.backoff import Backoff
 
 
 def test_pauses_double_up_to_the_longest() -> None:
@@ -24,5 +24,5 @@ def test_every_pause_is_within_its_bounds(draws: list[float]) -> None:
         assert full / 2 <= backoff.next() <= full
 
 
-def test_two_tunnels_do_not_wait_equally_long() -> None:
-    assert len({Backoff().next() for _ in range(10)}) > 1
+def test_two_that_failed_together_do_not_wait_equally_long() -> None:
+    assert len({Backoff(1.0, 10.0).next() for _ in range(10)}) > 1

@@ -1,0 +1,185 @@
+"""Bringing an admitted client to the upstream: dialling, relaying, and beginning anew.
+
+The problem: TLS 1.3 tells us that our certificate was rejected only when we read, and by then we
+have sent what the client said. An upstream that is being restarted, and one that closes without a
+word, look just like that.
+
+The choice: until the upstream's first byte nobody has consumed what the client said, so it is kept
+(`FirstFlight`). When the upstream fails before that byte, `Attempts` decides whether another one is
+dialled: after a pause, or once tbot has written a newer identity. The client waits, and is told why
+only when the grace is over.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import trio
+
+from dbproxy.downstream.client import Client
+from dbproxy.downstream.progress import Progress
+from dbproxy.errors import Code, UpstreamError
+from dbproxy.events import ClosedBy, Event, UpstreamConnected, UpstreamRetried
+from dbproxy.identity import Identity, IdentityStore
+from dbproxy.layers import LayerError
+from dbproxy.protocols import Carry, DatabaseProtocol, UpstreamGreeting
+from dbproxy.relay import FirstFlight, LayeredStream, Relay, RelayEnd
+from dbproxy.upstream import (
+    Attempts,
+    Retry,
+    UpstreamConnection,
+    UpstreamDialer,
+    explain_early_end,
+)
+
+__all__ = ["Bridge"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Bridge:
+    """Connects admitted clients to the upstream.
+
+    Attributes:
+        protocol: The database protocol.
+        store: The identity.
+        dialer: Reaches the Teleport Proxy.
+        publish: Gets the events of each attempt.
+        handshake_timeout: Seconds for the upstream to answer what dbproxy itself asks.
+        connect_grace: Seconds in which attempts may begin.
+        clock: The time, in UTC.
+    """
+
+    protocol: DatabaseProtocol
+    store: IdentityStore
+    dialer: UpstreamDialer
+    publish: Callable[[Event], None]
+    handshake_timeout: float
+    connect_grace: float
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    _rejections: dict[int, float] = field(default_factory=dict)
+
+    async def carry(self, client: Client, carry: Carry, progress: Progress) -> RelayEnd:
+        """Relay between the client and the upstream until the end.
+
+        Cancelled, it leaves no socket of the upstream's behind.
+
+        Raises:
+            UpstreamError: No attempt was successful; the last one's failure.
+            IdentityError: The identity is not valid now.
+        """
+        flight = FirstFlight(carry.first_flight)
+        attempts = Attempts(self.connect_grace, trio.current_time())
+        while True:
+            progress.attempts = attempts.made
+            try:
+                return await self._attempt(client, carry, flight, progress)
+            except UpstreamError as error:
+                if not flight.replayable or not await self._pause(attempts, error, progress):
+                    raise
+
+    async def _attempt(
+        self, client: Client, carry: Carry, flight: FirstFlight, progress: Progress
+    ) -> RelayEnd:
+        upstream = await self._dial(carry, progress)
+        try:
+            return await self._relay(client, upstream.stream, carry, flight, progress)
+        finally:
+            await trio.aclose_forcefully(upstream.stream)
+
+    async def _dial(self, carry: Carry, progress: Progress) -> UpstreamConnection:
+        identity = await self._usable_identity()
+        progress.generation = identity.generation
+        upstream = await self.dialer.dial(
+            self.protocol.alpn, identity, authenticate=carry.authenticate
+        )
+        self.publish(
+            UpstreamConnected(
+                id=progress.id,
+                address=str(self.dialer.address),
+                alpn=upstream.alpn,
+                tls_version=upstream.tls_version,
+                duration=upstream.duration,
+            )
+        )
+        return upstream
+
+    async def _usable_identity(self) -> Identity:
+        identity = await self.store.fresh()
+        identity.check_validity(self.clock())
+        return identity
+
+    async def _relay(
+        self,
+        client: Client,
+        upstream: LayeredStream,
+        carry: Carry,
+        flight: FirstFlight,
+        progress: Progress,
+    ) -> RelayEnd:
+        if carry.greeting is not None:
+            await self._greet(upstream, carry.greeting)
+        progress.relay = Relay(client.stream, upstream, flight)
+        end = await progress.relay.run()
+        if carry.reply_expected and not end.upstream_spoke and end.closed_by is ClosedBy.UPSTREAM:
+            raise self._early_end(end.upstream_error or end.error)
+        return end
+
+    async def _greet(self, upstream: LayeredStream, greeting: UpstreamGreeting) -> None:
+        """Say what the upstream waits for and the client does not know about."""
+        answer = b""
+        try:
+            with trio.move_on_after(self.handshake_timeout):
+                await upstream.send_all(greeting.request)
+                while len(answer) < len(greeting.answer):
+                    received = await upstream.receive_some(len(greeting.answer) - len(answer))
+                    if not received:
+                        raise self._early_end(None)
+                    answer += received
+        except (trio.BrokenResourceError, LayerError) as error:
+            raise self._early_end(error) from error
+        if answer != greeting.answer:
+            shown = repr(answer) if answer else f"nothing within {self.handshake_timeout:g} s"
+            raise UpstreamError(
+                Code.UPSTREAM_PROTOCOL_ERROR,
+                f"the Teleport Proxy at {self.dialer.address} answered {shown} where the"
+                f" {self.protocol.readable_name} protocol has {greeting.answer!r}",
+            )
+
+    def _early_end(self, error: Exception | None) -> UpstreamError:
+        return explain_early_end(self.dialer.address, error)
+
+    async def _pause(self, attempts: Attempts, error: UpstreamError, progress: Progress) -> bool:
+        """Wait until the next attempt is due; returns False when there is none."""
+        failed = attempts.made
+        retry = attempts.after(error.prospect, trio.current_time())
+        if retry is None:
+            return False
+        if retry.renewed:
+            retry = Retry(self._wait_for_renewal(progress.generation, retry.pause), renewed=True)
+        self.publish(
+            UpstreamRetried(
+                id=progress.id,
+                attempt=failed,
+                code=error.code,
+                reason=error.message,
+                pause=retry.pause,
+                renewed=retry.renewed,
+            )
+        )
+        if not retry.renewed:
+            await trio.sleep(retry.pause)
+            return True
+        with trio.move_on_after(retry.pause):
+            await self.store.newer_than(progress.generation)
+        return self.store.current.generation > progress.generation
+
+    def _wait_for_renewal(self, generation: int, longest: float) -> float:
+        """Seconds to wait for a newer identity, now that this generation has been rejected.
+
+        A renewal that explains the rejection is not far. Once a generation has been rejected for as
+        long as the grace, clients need not wait for it one by one.
+        """
+        now = trio.current_time()
+        if generation not in self._rejections:
+            self._rejections = {generation: now}
+        return min(longest, max(0.0, self._rejections[generation] + self.connect_grace - now))

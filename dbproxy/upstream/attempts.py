@@ -1,0 +1,71 @@
+"""Whether to try again after a failure, and when. No clocks, no I/O: failures go in, pauses out.
+
+The problem: Teleport Proxies are restarted and upgraded one after another, load balancers change
+their minds, certificates are replaced. Clients that arrive meanwhile would fail, although a moment
+later all is well. But a client that waits must be told in the end, and in time.
+
+The choice: what may pass by itself is tried again with growing pauses until a grace is over; what
+may have been an accident, once; what needs a newer identity, once there is one; what stays wrong,
+never.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from dbproxy.backoff import Backoff
+from dbproxy.errors import Prospect
+
+__all__ = ["Attempts", "Retry"]
+
+FIRST_PAUSE: Final = 0.1
+"""Seconds, before its cut: the next address or process may be there already."""
+LONGEST_PAUSE: Final = 1.0
+"""Seconds: a client should not wait much longer than the upstream is away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Try again.
+
+    Attributes:
+        pause: Seconds to wait before; with `renewed`, to wait for a newer identity at most.
+        renewed: Only if there is a newer identity by then.
+    """
+
+    pause: float
+    renewed: bool = False
+
+
+class Attempts:
+    """The attempts for one client.
+
+    Args:
+        grace: Seconds in which attempts may begin.
+        now: The time, in seconds of a clock that never jumps.
+        backoff: The pauses.
+    """
+
+    def __init__(self, grace: float, now: float, backoff: Backoff | None = None) -> None:
+        self._deadline = now + grace
+        self._backoff = backoff or Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        self._second_chance_used = False
+        self.made = 1
+
+    def after(self, prospect: Prospect, now: float) -> Retry | None:
+        """What to do after a failure at `now`; `None`: give up."""
+        retry = self._consider(prospect, max(0.0, self._deadline - now))
+        self.made += retry is not None
+        return retry
+
+    def _consider(self, prospect: Prospect, left: float) -> Retry | None:
+        if prospect is Prospect.NONE or not left:
+            return None
+        if prospect is Prospect.SOON:
+            # The last attempt is at the end of the grace: the upstream may be back just then.
+            return Retry(min(self._backoff.next(), left))
+        if self._second_chance_used:
+            return None
+        self._second_chance_used = True
+        if prospect is Prospect.RENEWED:
+            return Retry(left, renewed=True)
+        return Retry(min(self._backoff.next(), left))

@@ -1,0 +1,168 @@
+"""Another upstream for a client that has not been answered yet."""
+
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+from connection_bench import (
+    CANCEL_REQUEST,
+    CLIENT_HELLO,
+    DOWN,
+    REJECTED,
+    RESET,
+    SSL_REQUEST,
+    STARTUP,
+    UNTRUSTED,
+    MakeBench,
+    fields,
+)
+from identities import Cluster, write_destination
+from lab_client import until
+from stream_ends import FakeStream, Pause, receive_all
+
+from dbproxy.errors import Code
+from dbproxy.events import UpstreamRetried
+from dbproxy.relay.first_flight import LIMIT
+from dbproxy.settings import Mode
+
+GRACE = 0.5
+"""Seconds of the real clock: the identity is read in threads, which a virtual clock overtakes."""
+
+
+def welcoming() -> FakeStream:
+    """An upstream that answers."""
+    return FakeStream(Pause.UNTIL_IDLE, b"welcome", b"")
+
+
+def failing(error: Exception | bytes) -> FakeStream:
+    """An upstream that takes what the client says and fails without a byte."""
+    return FakeStream(Pause.UNTIL_IDLE, error)
+
+
+class TestRestart:
+    """An upstream that is being restarted."""
+
+    async def test_a_client_does_not_notice_that_the_upstream_was_away(
+        self, make_bench: MakeBench
+    ) -> None:
+        bench = make_bench(DOWN, DOWN, DOWN, welcoming(), connect_grace=GRACE)
+        assert await bench.converse(STARTUP) == b"welcome"
+        assert bench.record.outcome == "relayed"
+        assert bench.record.attempts == 4
+        retries = [event for event in bench.events if isinstance(event, UpstreamRetried)]
+        assert [retry.attempt for retry in retries] == [1, 2, 3]
+        assert {retry.code for retry in retries} == {Code.UPSTREAM_UNREACHABLE}
+
+    @pytest.mark.parametrize("error", [RESET, b""], ids=["reset", "close"])
+    async def test_what_the_client_said_is_said_again_to_the_next(
+        self, error: Exception | bytes, make_bench: MakeBench
+    ) -> None:
+        first, second = failing(error), welcoming()
+        bench = make_bench(first, second, connect_grace=GRACE)
+        async with bench.connection() as far:
+            await far.send_all(STARTUP)
+            await trio.testing.wait_all_tasks_blocked()
+            await far.send_all(b" and more")
+            assert await receive_all(far) == b"welcome"
+        assert first.closed
+        assert second.sent == STARTUP + b" and more"
+        assert bench.record.bytes_up == len(second.sent)
+
+    async def test_the_greeting_of_direct_tls_is_said_again(self, make_bench: MakeBench) -> None:
+        second = FakeStream(b"S", b"server hello", b"")
+        bench = make_bench(FakeStream(RESET), second, mode=Mode.PASSTHROUGH, connect_grace=GRACE)
+        assert await bench.converse(CLIENT_HELLO) == b"server hello"
+        assert second.sent == SSL_REQUEST + CLIENT_HELLO
+
+    async def test_an_upstream_that_stays_away_is_named_when_the_grace_is_over(
+        self, make_bench: MakeBench
+    ) -> None:
+        bench = make_bench(*[DOWN] * 50, connect_grace=GRACE)
+        assert "cannot connect" in fields(await bench.converse(STARTUP))["M"]
+        assert bench.record.code is Code.UPSTREAM_UNREACHABLE
+        assert bench.record.duration >= GRACE
+
+    async def test_a_silent_close_is_an_accident_once(self, make_bench: MakeBench) -> None:
+        bench = make_bench(failing(b""), failing(b""), welcoming(), connect_grace=GRACE)
+        assert fields(await bench.converse(STARTUP))["M"].endswith("[upstream-closed-early]")
+        assert bench.record.attempts == 2
+
+    async def test_what_stays_wrong_is_told_at_once(self, make_bench: MakeBench) -> None:
+        bench = make_bench(UNTRUSTED, welcoming(), connect_grace=GRACE)
+        assert fields(await bench.converse(STARTUP))["M"].endswith("[upstream-untrusted]")
+        assert bench.record.attempts == 1
+
+    async def test_a_cancel_request_is_not_repeated_once_it_was_sent(
+        self, make_bench: MakeBench
+    ) -> None:
+        bench = make_bench(failing(b""), welcoming(), connect_grace=GRACE)
+        assert await bench.converse(CANCEL_REQUEST) == b""
+        assert bench.record.attempts == 1
+
+    async def test_an_answered_client_is_never_replayed(self, make_bench: MakeBench) -> None:
+        bench = make_bench(
+            FakeStream(b"half", Pause.UNTIL_IDLE, RESET), welcoming(), connect_grace=GRACE
+        )
+        assert await bench.converse(STARTUP) == b"half"
+        assert bench.record.attempts == 1
+        assert bench.record.code is Code.UPSTREAM_LOST
+
+    async def test_a_client_that_says_much_before_the_answer_has_one_try(
+        self, make_bench: MakeBench
+    ) -> None:
+        bench = make_bench(failing(RESET), welcoming(), connect_grace=GRACE)
+        async with bench.connection() as far:
+            await far.send_all(STARTUP + b"x" * LIMIT)
+            assert fields(await receive_all(far))["M"].endswith("[upstream-closed-early]")
+        assert bench.record.attempts == 1
+
+    async def test_a_client_that_is_cancelled_while_it_waits_leaves_nothing(
+        self, make_bench: MakeBench
+    ) -> None:
+        bench = make_bench(*[DOWN] * 50, connect_grace=3600)
+        with trio.move_on_after(GRACE):
+            async with bench.connection() as far:
+                await far.send_all(STARTUP)
+                await trio.sleep_forever()
+        assert bench.record.outcome == "stopped"
+
+
+class TestRejection:
+    """A certificate that the upstream does not take any more."""
+
+    async def test_the_identity_that_tbot_writes_meanwhile_is_used(
+        self,
+        make_bench: MakeBench,
+        destination: Path,
+        cluster: Cluster,
+    ) -> None:
+        bench = make_bench(failing(REJECTED), welcoming(), connect_grace=20)
+        async with bench.connection() as far:
+            await far.send_all(STARTUP)
+            await until(lambda: any(isinstance(event, UpstreamRetried) for event in bench.events))
+            write_destination(destination, cluster)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(bench.handler.store.settled)
+                assert await receive_all(far) == b"welcome"
+        assert bench.record.generation == 2
+        assert bench.record.attempts == 2
+
+    async def test_without_a_newer_identity_the_rejection_is_told(
+        self, make_bench: MakeBench
+    ) -> None:
+        bench = make_bench(failing(REJECTED), welcoming(), connect_grace=GRACE)
+        assert "unknown_ca" in fields(await bench.converse(STARTUP))["M"]
+        assert bench.record.attempts == 1
+        assert bench.record.duration >= GRACE
+
+    async def test_clients_do_not_wait_one_by_one_for_a_renewal_that_does_not_come(
+        self, make_bench: MakeBench
+    ) -> None:
+        bench = make_bench(failing(REJECTED), failing(REJECTED), connect_grace=GRACE)
+        await bench.converse(STARTUP)
+        bench.events.clear()
+        await bench.converse(STARTUP)
+        assert bench.record.code is Code.CERTIFICATE_REJECTED
+        (retry,) = (event for event in bench.events if isinstance(event, UpstreamRetried))
+        assert retry.pause == 0

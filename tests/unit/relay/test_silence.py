@@ -1,0 +1,108 @@
+"""A peer that promised pings, and what its silence means."""
+
+from math import inf
+
+import pytest
+import trio
+from stream_ends import memory_pair
+from trio.testing import MockClock
+
+from dbproxy.layers import PingLayer
+from dbproxy.relay import LayeredStream, PingWatch, SilenceError
+
+PING = bytes(4)
+HELLO = b"\0\0\0\5hello"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_before_the_first_ping_silence_means_nothing() -> None:
+    assert PingWatch(PingLayer(), Clock())() == inf
+
+
+def test_the_interval_is_measured_and_the_longest_counts() -> None:
+    clock, ping = Clock(), PingLayer()
+    watch = PingWatch(ping, clock)
+    for now, limit in [(130.0, 90.0), (140.0, 90.0), (180.0, 120.0)]:
+        clock.now = now
+        ping.receive(PING)
+        assert watch() == pytest.approx(limit)
+
+
+def test_other_bytes_are_no_pings() -> None:
+    clock, ping = Clock(), PingLayer()
+    watch = PingWatch(ping, clock)
+    clock.now += 30
+    ping.receive(HELLO)
+    assert watch() == inf
+
+
+async def watched() -> tuple[LayeredStream, trio.abc.HalfCloseableStream]:
+    near, far = memory_pair()
+    stream, ping = LayeredStream(near), PingLayer()
+    await stream.add_layer(ping)
+    stream.patience = PingWatch(ping, trio.current_time)
+    return stream, far
+
+
+async def test_a_peer_that_falls_silent_after_a_ping_is_given_up_after_three_intervals(
+    autojump_clock: MockClock,
+) -> None:
+    stream, far = await watched()
+    started = trio.current_time()
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def _ping_twice() -> None:
+            for _ in range(2):
+                await trio.sleep(30)
+                await far.send_all(PING)
+
+        with pytest.raises(SilenceError, match=r"not a byte came for 90\.0 s"):
+            await stream.receive_some()
+    assert trio.current_time() - started == pytest.approx(2 * 30 + 90)
+
+
+async def test_any_byte_counts_not_only_pings(autojump_clock: MockClock) -> None:
+    stream, far = await watched()
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def _ping_and_trickle() -> None:
+            await trio.sleep(10)
+            await far.send_all(PING)
+            for byte in HELLO:
+                await trio.sleep(29)
+                await far.send_all(bytes([byte]))
+
+        received = b""
+        while len(received) < 5:
+            received += await stream.receive_some()
+    assert received == b"hello"
+
+
+async def test_a_peer_without_pings_may_be_silent_for_a_day(autojump_clock: MockClock) -> None:
+    stream, far = await watched()
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def _answer_late() -> None:
+            await trio.sleep(86400)
+            await far.send_all(HELLO)
+
+        assert await stream.receive_some() == b"hello"
+
+
+async def test_being_cancelled_while_waiting_loses_no_byte(autojump_clock: MockClock) -> None:
+    stream, far = await watched()
+    await far.send_all(PING)
+    with trio.move_on_after(5):
+        await stream.receive_some()
+    await far.send_all(HELLO)
+    assert await stream.receive_some() == b"hello"
