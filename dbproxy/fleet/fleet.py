@@ -10,8 +10,9 @@ from dbproxy.fleet.backoff import Backoff
 from dbproxy.fleet.runner import TunnelRunner
 from dbproxy.fleet.tunnels import Tunnel, tunnels_of
 from dbproxy.identity import load_tbot_config
-from dbproxy.proxy import Started, proxy_address
+from dbproxy.proxy import Started
 from dbproxy.settings import Settings
+from dbproxy.wiring import proxy_address
 
 __all__ = ["Fleet"]
 
