@@ -4,90 +4,36 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Final
 
 import trio
 
-from dbproxy.downstream import (
-    Admission,
-    Bridge,
-    ConnectionHandler,
-    ListenAddress,
-    LocalAuthority,
-    RelayedAdmission,
-    ServerCertificate,
-    TCPAddress,
-    TerminatingAdmission,
-    UnixAddress,
-    client_endpoint,
-    default_state_directory,
-    describe_address,
-    given_server_certificate,
-    listen_address,
-    open_listener,
-)
+from dbproxy.downstream import ConnectionHandler, ListenAddress, UnixAddress, listen_address
 from dbproxy.downstream.accept import accept_connections
-from dbproxy.errors import Code, ConfigError, IdentityError, ListenError, UsageError
-from dbproxy.events import (
-    AuthoritiesPassedOver,
-    DrainingStarted,
-    EventStream,
-    InsecureChoice,
-    Listening,
-    Stopped,
-    Subscriber,
-)
-from dbproxy.identity import (
-    Identity,
-    IdentityStore,
-    TbotConfig,
-    load_tbot_config,
-    watch,
-)
-from dbproxy.identity.choose_source import choose_source
-from dbproxy.identity.tbot_words import in_one_sentence
+from dbproxy.errors import Code, IdentityError
+from dbproxy.events import DrainingStarted, EventStream, Stopped, Subscriber
+from dbproxy.identity import IdentityStore, load_tbot_config, watch
 from dbproxy.identity.waiting import load_within
-from dbproxy.protocols import ConnectionFacts, DatabaseProtocol, protocol_named
-from dbproxy.settings import Mode, Settings
-from dbproxy.upstream import ProxyAddress, RootsFile, UpstreamDialer, UpstreamTrust
+from dbproxy.protocols import protocol_named
+from dbproxy.settings import Settings
+from dbproxy.wiring import (
+    Started,
+    announce,
+    check_listen_address,
+    describe_start,
+    find_identity,
+    make_dialer,
+    make_handler,
+    open_listener_for,
+    server_certificate,
+)
 
-__all__ = ["DatabaseProxy", "Prepared", "Started", "open_database_proxy", "proxy_address"]
+__all__ = ["DatabaseProxy", "Prepared", "Started", "open_database_proxy"]
 
 _START_AGAIN: Final = (
     "Check that tbot runs and renews (its log says why not), then start dbproxy again, or give"
     " --wait-for-identity."
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Started:
-    """What a client needs to know about a proxy that is listening.
-
-    Attributes:
-        address: `127.0.0.1:12345`, `[::1]:12345` or `unix:///path`.
-        mode: How clients are authenticated.
-        service: The Teleport database service.
-        protocol: The database protocol.
-        database_user: The database user, if known.
-        database_name: The database name, if known.
-        ca_file: What the client must trust; None in tunnel mode, and where the client's own roots
-            must do.
-        certificate_file: The certificate that the client must show; None in tunnel mode.
-        key_file: Its key; None in tunnel mode.
-        connect_command: A command line to paste.
-    """
-
-    address: str
-    mode: Mode
-    service: str
-    protocol: str
-    database_user: str | None
-    database_name: str | None
-    ca_file: Path | None
-    certificate_file: Path | None
-    key_file: Path | None
-    connect_command: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,22 +87,22 @@ class DatabaseProxy:
 
         Here fails what the operator must know at once; `run` says how.
         """
-        settings = self._settings
+        settings, publish = self._settings, self._events.publish
         config = load_tbot_config(settings.config) if settings.config is not None else None
         address = listen_address(
             settings.listen, settings.port, anywhere=settings.unsafe_listen_anywhere
         )
-        store, renewal_interval = self._find_identity(config)
-        dialer = self._dialer(config)
-        await load_within(store, settings.wait_for_identity, publish=self._events.publish)
+        store, renewal_interval = find_identity(settings, config, publish)
+        dialer = make_dialer(settings, config, publish)
+        await load_within(store, settings.wait_for_identity, publish=publish)
         self._store = store
         protocol = protocol_named(store.current.route.protocol)
-        self._check_listen_address(address, protocol)
-        server_certificate = self._server_certificate()
-        listener = await self._open_listener(address)
-        started = self._started(listener, store.current, protocol, server_certificate)
-        self._announce(started)
-        handler = self._handler(store, protocol, dialer, server_certificate)
+        check_listen_address(address, protocol, settings.mode)
+        certificate = server_certificate(settings)
+        listener = await open_listener_for(settings, address)
+        started = describe_start(settings, listener, store.current, protocol, certificate)
+        announce(settings, started, publish)
+        handler = make_handler(settings, store, protocol, dialer, certificate, publish)
         return Prepared(address, listener, handler, store, started, renewal_interval)
 
     def stop(self) -> None:
@@ -172,136 +118,6 @@ class DatabaseProxy:
         """Read the identity again; a failure is an event, and the last good one stays in use."""
         if self._store is not None:
             await self._store.reload()
-
-    def _find_identity(self, config: TbotConfig | None) -> tuple[IdentityStore, timedelta | None]:
-        """Where the identity is, and how often tbot renews it, if that is known."""
-        settings = self._settings
-        chosen = choose_source(settings, config)
-        store = IdentityStore(chosen.source, service=settings.service, publish=self._events.publish)
-        location = chosen.location
-        return store, location.lifetime.renewal_interval if location is not None else None
-
-    def _check_listen_address(self, address: ListenAddress, protocol: DatabaseProtocol) -> None:
-        if not isinstance(address, UnixAddress):
-            return
-        if self._settings.mode is not Mode.TUNNEL:
-            raise UsageError(
-                f"{protocol.readable_name} clients do not use TLS on a Unix socket, and"
-                f" {self._settings.mode} mode needs it",
-                next_step="Add --tunnel (the socket's permissions decide who may connect), or"
-                " listen on a TCP port.",
-            )
-        if protocol.port_of_socket(address.path.name) is None:
-            raise _misnamed_socket(address.path, protocol)
-
-    async def _open_listener(self, address: ListenAddress) -> trio.SocketListener:
-        try:
-            return await open_listener(address)
-        except ListenError as error:
-            is_tcp = isinstance(address, TCPAddress)
-            if self._settings.listen is None or not is_tcp or error.code is not Code.ADDRESS_IN_USE:
-                raise
-            next_step = "Choose another address with --listen."
-            raise ListenError(error.code, error.message, next_step=next_step) from error
-
-    def _dialer(self, config: TbotConfig | None) -> UpstreamDialer:
-        settings = self._settings
-        address = proxy_address(settings, config)
-        insecure = settings.insecure or (config is not None and config.insecure)
-        if insecure:
-            self._events.publish(
-                InsecureChoice(
-                    option="--insecure" if settings.insecure else f"insecure in {settings.config}",
-                    consequence="the certificate of the Teleport Proxy is not verified: anyone on"
-                    " the network path can pose as the database and read everything",
-                )
-            )
-        return UpstreamDialer(
-            address,
-            UpstreamTrust(self._roots(config), insecure=insecure),
-            connect_timeout=settings.connect_timeout,
-            handshake_timeout=settings.handshake_timeout,
-            max_handshakes=settings.max_handshakes,
-        )
-
-    def _roots(self, config: TbotConfig | None) -> RootsFile | tuple[()]:
-        """The authorities to trust besides the system's: those named for us, or else for tbot."""
-        if self._settings.proxy_ca is not None:
-            return RootsFile(self._settings.proxy_ca, self._events.publish)
-        if config is None or config.ca_path is None:
-            return ()
-        try:
-            return RootsFile(config.ca_path, self._events.publish)
-        except ConfigError as error:
-            what = f"onboarding.ca_path in {config.path}: {error.message}"
-            next_step = "If the Teleport Proxy is not trusted, name its authority with --proxy-ca."
-            self._events.publish(
-                AuthoritiesPassedOver(code=error.code, reason=what, next_step=next_step)
-            )
-            return ()
-
-    def _server_certificate(self) -> ServerCertificate | None:
-        settings = self._settings
-        if settings.mode is not Mode.TERMINATE:
-            return None
-        if settings.server_cert is None or settings.server_key is None:
-            return LocalAuthority.open(default_state_directory()).issue_server_certificate()
-        return given_server_certificate(settings.server_cert, settings.server_key)
-
-    def _handler(
-        self,
-        store: IdentityStore,
-        protocol: DatabaseProtocol,
-        dialer: UpstreamDialer,
-        server_certificate: ServerCertificate | None,
-    ) -> ConnectionHandler:
-        admission: Admission
-        if server_certificate is not None:
-            admission = TerminatingAdmission(protocol, server_certificate, store)
-        else:
-            admission = RelayedAdmission(protocol, self._settings.mode)
-        bridge = Bridge(
-            protocol=protocol,
-            store=store,
-            dialer=dialer,
-            publish=self._events.publish,
-            handshake_timeout=self._settings.handshake_timeout,
-            connect_grace=self._settings.connect_grace,
-        )
-        return ConnectionHandler(
-            mode=self._settings.mode,
-            protocol=protocol,
-            store=store,
-            admission=admission,
-            bridge=bridge,
-            publish=self._events.publish,
-            prologue_timeout=self._settings.prologue_timeout,
-        )
-
-    def _announce(self, started: Started) -> None:
-        if self._settings.unsafe_listen_anywhere:
-            self._events.publish(
-                InsecureChoice(
-                    option="--unsafe-listen-anywhere",
-                    consequence=f"other hosts can connect to {started.address}",
-                )
-            )
-        if started.mode is Mode.TUNNEL and not started.address.startswith("unix:"):
-            self._events.publish(
-                InsecureChoice(
-                    option="--tunnel",
-                    consequence=f"every user of this host can use {started.address} as the"
-                    " certificate's user; a Unix socket's permissions could decide",
-                )
-            )
-        self._events.publish(
-            Listening(
-                address=started.address,
-                mode=started.mode,
-                service=started.service,
-                protocol=started.protocol,
-            )
-        )
 
     async def serve(self, prepared: Prepared) -> None:
         """Accept and serve until `stop`, then drain; cancelling it ends every connection at once.
@@ -343,88 +159,6 @@ class DatabaseProxy:
             DrainingStarted(open_connections=handler.open_connections, grace=grace)
         )
         self._serving.deadline = min(self._serving.deadline, trio.current_time() + grace)
-
-    def _started(
-        self,
-        listener: trio.SocketListener,
-        identity: Identity,
-        protocol: DatabaseProtocol,
-        server_certificate: ServerCertificate | None,
-    ) -> Started:
-        settings, files = self._settings, identity.files
-        plain = settings.mode is Mode.TUNNEL
-        ca_file = server_certificate.ca_file if server_certificate else files.host_ca
-        name = listener.socket.getsockname()
-        shown_name = server_certificate.host if server_certificate else "localhost"
-        endpoint = client_endpoint(name, protocol, shown_name)
-        facts = ConnectionFacts(
-            host=endpoint.host,
-            hostaddr=endpoint.hostaddr,
-            port=endpoint.port,
-            mode=settings.mode,
-            user=settings.db_user or identity.route.username,
-            database=settings.db_name or identity.route.database,
-            ca_file=None if plain or ca_file is None else ca_file.absolute(),
-            certificate_file=None if plain else files.certificate.absolute(),
-            key_file=None if plain else files.key.absolute(),
-        )
-        return Started(
-            address=describe_address(name),
-            mode=settings.mode,
-            service=identity.route.service,
-            protocol=protocol.name,
-            database_user=facts.user,
-            database_name=facts.database,
-            ca_file=facts.ca_file,
-            certificate_file=facts.certificate_file,
-            key_file=facts.key_file,
-            connect_command=protocol.connect_command(facts),
-        )
-
-
-def _misnamed_socket(path: Path, protocol: DatabaseProtocol) -> UsageError:
-    directory = path if path.is_dir() else path.parent
-    fitting = UnixAddress(directory / protocol.socket_name(protocol.default_port))
-    pattern = protocol.socket_name("PORT")
-    return UsageError(
-        f"{protocol.readable_name} clients look for a Unix socket by the name {pattern}, and would"
-        f" not find {path}",
-        next_step=f"Listen on {fitting} instead.",
-    )
-
-
-def proxy_address(settings: Settings, config: TbotConfig | None) -> ProxyAddress:
-    """The address of the Teleport Proxy, from the settings or else from tbot's configuration.
-
-    Raises:
-        UsageError: It is not known, or what the settings name is no address.
-        ConfigError: `config-malformed`: what the configuration names is no address.
-    """
-    if settings.proxy is not None:
-        return ProxyAddress.parse(settings.proxy)
-    text = config.proxy_server or config.auth_server if config is not None else None
-    if config is None or text is None:
-        raise UsageError(
-            f"the address of the Teleport Proxy is not known{_misspelt_proxy(config)}",
-            next_step="Give it with --proxy=HOST:PORT, or with --config a tbot configuration"
-            " that has proxy_server or auth_server.",
-        )
-    try:
-        return ProxyAddress.parse(text)
-    except UsageError as error:
-        raise ConfigError(
-            Code.CONFIG_MALFORMED,
-            f"{config.proxy_place}: {error.message}",
-            next_step="Correct it there (HOST:PORT), or give the address with --proxy.",
-        ) from error
-
-
-def _misspelt_proxy(config: TbotConfig | None) -> str:
-    if config is None:
-        return ""
-    meant = ("proxy_server", "auth_server")
-    words = tuple(word for word in config.unknown_words if word.similar in meant)
-    return f"; in {config.path}, {in_one_sentence(words)[2:]}" if words else ""
 
 
 @contextmanager

@@ -11,8 +11,9 @@ from dbproxy.events import Event, Subscriber
 from dbproxy.fleet.runner import TunnelRunner
 from dbproxy.fleet.tunnels import Tunnel, tunnels_of
 from dbproxy.identity import load_tbot_config
-from dbproxy.proxy import Started, proxy_address
+from dbproxy.proxy import Started
 from dbproxy.settings import Settings
+from dbproxy.wiring import proxy_address
 
 __all__ = ["Fleet"]
 

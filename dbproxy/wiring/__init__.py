@@ -1,0 +1,21 @@
+"""From settings to parts: each module makes one part of a `DatabaseProxy`."""
+
+from dbproxy.wiring.admission import make_handler, server_certificate
+from dbproxy.wiring.identity import find_identity
+from dbproxy.wiring.listener import check_listen_address, open_listener_for
+from dbproxy.wiring.proxy_address import proxy_address
+from dbproxy.wiring.started import Started, announce, describe_start
+from dbproxy.wiring.upstream import make_dialer
+
+__all__ = [
+    "Started",
+    "announce",
+    "check_listen_address",
+    "describe_start",
+    "find_identity",
+    "make_dialer",
+    "make_handler",
+    "open_listener_for",
+    "proxy_address",
+    "server_certificate",
+]

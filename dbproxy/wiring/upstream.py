@@ -1,0 +1,55 @@
+"""The dialer: where the Teleport Proxy is, and what it is trusted by."""
+
+from dbproxy.errors import ConfigError
+from dbproxy.events import AuthoritiesPassedOver, InsecureChoice, Subscriber
+from dbproxy.identity import TbotConfig
+from dbproxy.settings import Settings
+from dbproxy.upstream import RootsFile, UpstreamDialer, UpstreamTrust
+from dbproxy.wiring.proxy_address import proxy_address
+
+__all__ = ["make_dialer"]
+
+
+def make_dialer(
+    settings: Settings, config: TbotConfig | None, publish: Subscriber
+) -> UpstreamDialer:
+    """The dialer for the Teleport Proxy that settings or configuration name.
+
+    Raises:
+        UsageError: The Teleport Proxy's address is not known, or is none.
+        ConfigError: The configuration's address is none; `file-unusable`: that of `--proxy-ca`.
+    """
+    address = proxy_address(settings, config)
+    insecure = settings.insecure or (config is not None and config.insecure)
+    if insecure:
+        publish(
+            InsecureChoice(
+                option="--insecure" if settings.insecure else f"insecure in {settings.config}",
+                consequence="the certificate of the Teleport Proxy is not verified: anyone on"
+                " the network path can pose as the database and read everything",
+            )
+        )
+    return UpstreamDialer(
+        address,
+        UpstreamTrust(_roots(settings, config, publish), insecure=insecure),
+        connect_timeout=settings.connect_timeout,
+        handshake_timeout=settings.handshake_timeout,
+        max_handshakes=settings.max_handshakes,
+    )
+
+
+def _roots(
+    settings: Settings, config: TbotConfig | None, publish: Subscriber
+) -> RootsFile | tuple[()]:
+    """The authorities to trust besides the system's: those named for us, or else for tbot."""
+    if settings.proxy_ca is not None:
+        return RootsFile(settings.proxy_ca, publish)
+    if config is None or config.ca_path is None:
+        return ()
+    try:
+        return RootsFile(config.ca_path, publish)
+    except ConfigError as error:
+        what = f"onboarding.ca_path in {config.path}: {error.message}"
+        next_step = "If the Teleport Proxy is not trusted, name its authority with --proxy-ca."
+        publish(AuthoritiesPassedOver(code=error.code, reason=what, next_step=next_step))
+        return ()
