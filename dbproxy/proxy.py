@@ -132,6 +132,7 @@ class DatabaseProxy:
                     with self._accepting:
                         async with trio.open_nursery() as background:
                             background.start_soon(self._keep_fresh, prepared)
+                            background.start_soon(handler.liveness.run)
                             await accept_connections(
                                 prepared.listener,
                                 handler.handle,

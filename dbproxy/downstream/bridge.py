@@ -23,7 +23,7 @@ from dbproxy.events import ClosedBy, Event, UpstreamConnected, UpstreamRetried
 from dbproxy.identity import Identity, IdentityStore
 from dbproxy.layers import LayerError
 from dbproxy.protocols import Carry, DatabaseProtocol, UpstreamGreeting
-from dbproxy.relay import FirstFlight, LayeredStream, Relay, RelayEnd
+from dbproxy.relay import FirstFlight, LayeredStream, Liveness, Relay, RelayEnd
 from dbproxy.upstream import (
     Attempts,
     Retry,
@@ -43,6 +43,7 @@ class Bridge:
         protocol: The database protocol.
         store: The identity.
         dialer: Reaches the Teleport Proxy.
+        liveness: Looks after the upstream's connections.
         publish: Gets the events of each attempt.
         handshake_timeout: Seconds for the upstream to answer what dbproxy itself asks.
         connect_grace: Seconds in which attempts may begin.
@@ -52,6 +53,7 @@ class Bridge:
     protocol: DatabaseProtocol
     store: IdentityStore
     dialer: UpstreamDialer
+    liveness: Liveness
     publish: Callable[[Event], None]
     handshake_timeout: float
     connect_grace: float
@@ -92,6 +94,7 @@ class Bridge:
         upstream = await self.dialer.dial(
             self.protocol.alpn, identity, authenticate=carry.authenticate
         )
+        self.liveness.watch(upstream.stream.transport)
         self.publish(
             UpstreamConnected(
                 id=progress.id,

@@ -27,7 +27,7 @@ from dbproxy.events import (
 )
 from dbproxy.identity import IdentityStore
 from dbproxy.protocols import Carry, DatabaseProtocol
-from dbproxy.relay import RelayEnd, keep_alive
+from dbproxy.relay import Liveness, RelayEnd, keep_alive
 from dbproxy.settings import Mode
 from dbproxy.upstream import explain_early_end, explain_loss
 
@@ -44,6 +44,7 @@ class ConnectionHandler:
         store: The identity.
         admission: Lets clients in, as the mode has it.
         bridge: Brings them to the upstream.
+        liveness: Looks after the client's connection.
         publish: Gets the events of each connection.
         prologue_timeout: Seconds for a client to connect, start TLS and send its first message.
         clock: The time, in UTC.
@@ -54,6 +55,7 @@ class ConnectionHandler:
     store: IdentityStore
     admission: Admission
     bridge: Bridge
+    liveness: Liveness
     publish: Callable[[Event], None]
     prologue_timeout: float
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -68,6 +70,7 @@ class ConnectionHandler:
         """
         progress = self._begin(transport)
         keep_alive(transport)
+        self.liveness.watch(transport)
         client = Client(transport)
         self.open_connections += 1
         try:

@@ -2,6 +2,7 @@
 
 from dbproxy.relay.first_flight import FirstFlight
 from dbproxy.relay.keepalive import keep_alive
+from dbproxy.relay.liveness import Liveness
 from dbproxy.relay.pump import Relay, RelayEnd
 from dbproxy.relay.silence import PingWatch, SilenceError
 from dbproxy.relay.stream import LayeredStream
@@ -9,6 +10,7 @@ from dbproxy.relay.stream import LayeredStream
 __all__ = [
     "FirstFlight",
     "LayeredStream",
+    "Liveness",
     "PingWatch",
     "Relay",
     "RelayEnd",

@@ -14,6 +14,7 @@ from dbproxy.downstream import (
 from dbproxy.events import Subscriber
 from dbproxy.identity import IdentityStore
 from dbproxy.protocols import DatabaseProtocol
+from dbproxy.relay import Liveness
 from dbproxy.settings import Mode, Settings
 from dbproxy.upstream import UpstreamDialer
 
@@ -48,10 +49,12 @@ def make_handler(
         admission = TerminatingAdmission(protocol, certificate, store)
     else:
         admission = RelayedAdmission(protocol, settings.mode)
+    liveness = Liveness()
     bridge = Bridge(
         protocol=protocol,
         store=store,
         dialer=dialer,
+        liveness=liveness,
         publish=publish,
         handshake_timeout=settings.handshake_timeout,
         connect_grace=settings.connect_grace,
@@ -62,6 +65,7 @@ def make_handler(
         store=store,
         admission=admission,
         bridge=bridge,
+        liveness=liveness,
         publish=publish,
         prologue_timeout=settings.prologue_timeout,
     )

@@ -21,7 +21,7 @@ from dbproxy.events import (
 from dbproxy.identity import Identity, IdentityStore
 from dbproxy.layers import TLSError
 from dbproxy.protocols import protocol_named
-from dbproxy.relay import LayeredStream
+from dbproxy.relay import LayeredStream, Liveness
 from dbproxy.settings import Mode
 from dbproxy.upstream import ProxyAddress, UpstreamConnection, UpstreamDialer, UpstreamTrust
 
@@ -126,11 +126,13 @@ def bench_maker(store: IdentityStore) -> MakeBench:
                 protocol=POSTGRES,
                 store=store,
                 dialer=dialer,
+                liveness=Liveness(),
                 publish=events.append,
                 handshake_timeout=3,
                 connect_grace=connect_grace,
                 clock=clock,
             ),
+            liveness=Liveness(),
             publish=events.append,
             prologue_timeout=5,
             clock=clock,
