@@ -74,6 +74,7 @@ class Code(StrEnum):
     STATE_DIRECTORY_UNUSABLE = "state-directory-unusable"
     TOO_MANY_FILES = "too-many-files"
 
+    DISCOVERY_FAILED = "discovery-failed"
     UPSTREAM_UNREACHABLE = "upstream-unreachable"
     UPSTREAM_UNTRUSTED = "upstream-untrusted"
     UPSTREAM_TLS_FAILED = "upstream-tls-failed"
@@ -82,6 +83,7 @@ class Code(StrEnum):
     UPSTREAM_SILENT = "upstream-silent"
     UPSTREAM_PROTOCOL_ERROR = "upstream-protocol-error"
     ALPN_NOT_SUPPORTED = "alpn-not-supported"
+    TLS_ROUTING_OFF = "tls-routing-off"
     CERTIFICATE_REJECTED = "certificate-rejected"
 
     CLIENT_NOT_TLS = "client-not-tls"
@@ -266,6 +268,13 @@ PROBLEMS: dict[Code, Problem] = {
         " and check why so many connections are open.",
         "dbproxy has too many open connections; close some that you do not need, and try again.",
     ),
+    Code.DISCOVERY_FAILED: Problem(
+        Fault.OPERATOR,
+        "The Teleport Proxy did not say how it wants to be reached. The address that was configured"
+        " is used as it is, which often works.",
+        "Check that the address (--proxy, or proxy_server in tbot.yaml) is the web address of a"
+        " Teleport Proxy. If it cannot answer there and connections work, give --no-discovery.",
+    ),
     Code.UPSTREAM_UNREACHABLE: Problem(
         Fault.UPSTREAM,
         "No connection to the Teleport Proxy could be made.",
@@ -324,6 +333,15 @@ PROBLEMS: dict[Code, Problem] = {
         " in front of it ends TLS itself and drops ALPN.",
         "Check that TLS routing is on in the cluster, that its version serves this database"
         " protocol, and that no layer 7 load balancer stands between.",
+    ),
+    Code.TLS_ROUTING_OFF: Problem(
+        Fault.UPSTREAM,
+        "The cluster has TLS routing switched off, so the Teleport Proxy serves no databases on its"
+        " web port, and it does not publish an address of its own for this database protocol.",
+        "Switch TLS routing on in the cluster (`proxy_listener_mode: multiplex`), or let the"
+        " Teleport Proxy listen for this database protocol; give --no-discovery if its answer is"
+        " wrong.",
+        "Teleport does not serve this kind of database in the way that dbproxy connects.",
     ),
     Code.CERTIFICATE_REJECTED: Problem(
         Fault.OPERATOR,

@@ -23,6 +23,7 @@ __all__ = [
     "ConnectionFailed",
     "ConnectionOpened",
     "ConnectionRecord",
+    "DiscoveryFailed",
     "DrainingStarted",
     "Event",
     "EventStream",
@@ -38,6 +39,7 @@ __all__ = [
     "Subscriber",
     "TunnelFailed",
     "UpstreamConnected",
+    "UpstreamDiscovered",
     "UpstreamRetried",
 ]
 
@@ -274,6 +276,37 @@ class ConnectionOpened(Event):
     level: ClassVar[Level] = Level.DEBUG
     id: int
     peer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamDiscovered(Event):
+    """The Teleport Proxy has said how to reach it.
+
+    Published for the first answer, and when an answer differs from the one before. `decision` says
+    in words how `address` came about.
+    """
+
+    name: ClassVar[str] = "upstream-discovered"
+    address: str
+    decision: str
+    cluster: str | None
+    server_version: str | None
+    tls_routing: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiscoveryFailed(Event):
+    """The Teleport Proxy was asked how to reach it, and did not answer; `address` is used instead.
+
+    Published once, until it answers or something else is wrong.
+    """
+
+    name: ClassVar[str] = "discovery-failed"
+    level: ClassVar[Level] = Level.WARNING
+    address: str
+    code: Code
+    reason: str
+    next_step: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

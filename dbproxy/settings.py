@@ -184,9 +184,20 @@ class Settings:
         default=None,
         metadata=_option(
             "--proxy",
-            help="The web address of the Teleport Proxy; the port is 443 unless given.",
+            help="The web address of the Teleport Proxy. Without a port, 443 and 3080 are tried.",
             scope=Scope.GLOBAL,
             metavar="HOST[:PORT]",
+        ),
+    )
+    no_discovery: bool = field(
+        default=False,
+        metadata=_option(
+            "--no-discovery",
+            help="Use the address of the Teleport Proxy as it was given (port 443 unless given),"
+            " instead of asking there for its public address.",
+            kind=Kind.FLAG,
+            scope=Scope.GLOBAL,
+            more_env=("TBOT_USE_PROXY_ADDR",),
         ),
     )
     proxy_ca: Path | None = field(

@@ -11,9 +11,30 @@ _SHOW_CERTIFICATE: Final = (
     "openssl s_client -connect teleport.example.com:443 -servername teleport.example.com"
     " -alpn teleport-postgres-ping,teleport-postgres </dev/null"
 )
+_ASK: Final = "curl -sS https://teleport.example.com/webapi/find"
 _IDENTITY: Final = "dbproxy -c /etc/tbot.yaml identity"
 
 UPSTREAM_PAGES: Final = {
+    Code.DISCOVERY_FAILED: Page(
+        story="""\
+A Teleport Proxy tells everybody who asks (`/webapi/find`) where it wants to be reached and whether
+databases share its web port. Without an answer dbproxy goes on with what it knows: the last answer,
+or else the configured address, with port 443 where none was given. A connection may work all the
+same; if it does not, its own error says why. The question is asked again at a later connection.
+
+The message has the reason. A wrong address, a certificate that is not trusted and a network that is
+down stop connections, too. A web page or HTTP status 404 means that something else than a Teleport
+Proxy answers there: `auth_server` in tbot.yaml may name the Auth Service, which is no Teleport
+Proxy. Name that one with `--proxy` then.
+
+With `--no-discovery`, or tbot's `TBOT_USE_PROXY_ADDR=yes`, nobody is asked.""",
+        sees=Sees.NOTHING,
+        looks=(
+            Look(_ASK, "JSON with `public_addr` under `proxy` and `ssh`"),
+            Look("getent ahosts teleport.example.com", "the addresses that the name leads to"),
+        ),
+        related=(Code.UPSTREAM_UNREACHABLE, Code.UPSTREAM_UNTRUSTED, Code.TLS_ROUTING_OFF),
+    ),
     Code.UPSTREAM_UNREACHABLE: Page(
         story="""\
 The message has the reason: the name cannot be resolved (DNS, or a typing mistake in `--proxy`),
@@ -127,6 +148,21 @@ address with `--proxy`.""",
             ),
         ),
         related=(Code.UPSTREAM_TLS_FAILED, Code.UPSTREAM_CLOSED_EARLY),
+    ),
+    Code.TLS_ROUTING_OFF: Page(
+        story="""\
+With TLS routing (`proxy_listener_mode: multiplex`) databases share Teleport's web port. The
+Teleport Proxy has answered that it is off (`separate`). Each database protocol then has an address
+of its own, which is published (`postgres_public_addr`, `mysql_public_addr`, `mongo_public_addr`),
+and none is published for this one: the Teleport Proxy does not listen for it, or the protocol
+exists with TLS routing only. The message says so if what is published cannot be understood.
+When TLS routing is switched on, dbproxy notices within ten minutes, without a restart.""",
+        sees=Sees.MESSAGE_BEFORE_TLS,
+        looks=(
+            Look(_ASK, "`tls_routing_enabled` and `db` under `proxy`"),
+            Look("tctl get cluster_networking_config", "`proxy_listener_mode` (0: separate)"),
+        ),
+        related=(Code.ALPN_NOT_SUPPORTED, Code.DISCOVERY_FAILED),
     ),
     Code.CERTIFICATE_REJECTED: Page(
         story="""\

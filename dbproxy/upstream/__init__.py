@@ -1,19 +1,30 @@
 """Reaching the Teleport Proxy."""
 
-from dbproxy.upstream.address import ProxyAddress
+from dbproxy.upstream.address import ConfiguredAddress, ProxyAddress
 from dbproxy.upstream.attempts import Attempts, Retry
 from dbproxy.upstream.dial import UpstreamConnection, UpstreamDialer
+from dbproxy.upstream.discovery import Discovery, FixedRoute, RouteFinder
 from dbproxy.upstream.explain import explain_early_end, explain_loss
+from dbproxy.upstream.first_answer import Fetch
 from dbproxy.upstream.roots import RootsFile
+from dbproxy.upstream.route import UpstreamRoute
 from dbproxy.upstream.trust import UpstreamTrust
+from dbproxy.upstream.webapi import FetchedAnswer
 
 __all__ = [
     "Attempts",
+    "ConfiguredAddress",
+    "Discovery",
+    "Fetch",
+    "FetchedAnswer",
+    "FixedRoute",
     "ProxyAddress",
     "Retry",
     "RootsFile",
+    "RouteFinder",
     "UpstreamConnection",
     "UpstreamDialer",
+    "UpstreamRoute",
     "UpstreamTrust",
     "explain_early_end",
     "explain_loss",

@@ -5,7 +5,7 @@ from dbproxy.wiring.identity import find_identity
 from dbproxy.wiring.listener import check_listen_address, open_listener_for
 from dbproxy.wiring.proxy_address import proxy_address
 from dbproxy.wiring.started import Started, announce, describe_start
-from dbproxy.wiring.upstream import make_dialer
+from dbproxy.wiring.upstream import make_dialer, make_route_finder
 
 __all__ = [
     "Started",
@@ -15,6 +15,7 @@ __all__ = [
     "find_identity",
     "make_dialer",
     "make_handler",
+    "make_route_finder",
     "open_listener_for",
     "proxy_address",
     "server_certificate",

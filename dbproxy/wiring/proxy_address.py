@@ -4,12 +4,12 @@ from dbproxy.errors import Code, ConfigError, UsageError
 from dbproxy.identity import TbotConfig
 from dbproxy.identity.tbot_words import in_one_sentence
 from dbproxy.settings import Settings
-from dbproxy.upstream import ProxyAddress
+from dbproxy.upstream import ConfiguredAddress
 
 __all__ = ["proxy_address"]
 
 
-def proxy_address(settings: Settings, config: TbotConfig | None) -> ProxyAddress:
+def proxy_address(settings: Settings, config: TbotConfig | None) -> ConfiguredAddress:
     """The address of the Teleport Proxy, from the settings or else from tbot's configuration.
 
     Raises:
@@ -17,7 +17,7 @@ def proxy_address(settings: Settings, config: TbotConfig | None) -> ProxyAddress
         ConfigError: `config-malformed`: what the configuration names is no address.
     """
     if settings.proxy is not None:
-        return ProxyAddress.parse(settings.proxy)
+        return ConfiguredAddress.parse(settings.proxy)
     text = config.proxy_server or config.auth_server if config is not None else None
     if config is None or text is None:
         raise UsageError(
@@ -25,8 +25,12 @@ def proxy_address(settings: Settings, config: TbotConfig | None) -> ProxyAddress
             next_step="Give it with --proxy=HOST:PORT, or with --config a tbot configuration"
             " that has proxy_server or auth_server.",
         )
+    is_auth_server = not config.proxy_server
+    key = "auth_server" if is_auth_server else "proxy_server"
     try:
-        return ProxyAddress.parse(text)
+        return ConfiguredAddress.parse(
+            text, named_by=f"{key} in {config.path}", may_be_auth_service=is_auth_server
+        )
     except UsageError as error:
         raise ConfigError(
             Code.CONFIG_MALFORMED,

@@ -4,10 +4,19 @@ from dbproxy.errors import ConfigError
 from dbproxy.events import AuthoritiesPassedOver, InsecureChoice, Subscriber
 from dbproxy.identity import TbotConfig
 from dbproxy.settings import Settings
-from dbproxy.upstream import RootsFile, UpstreamDialer, UpstreamTrust
+from dbproxy.upstream import (
+    ConfiguredAddress,
+    Discovery,
+    Fetch,
+    FixedRoute,
+    RootsFile,
+    RouteFinder,
+    UpstreamDialer,
+    UpstreamTrust,
+)
 from dbproxy.wiring.proxy_address import proxy_address
 
-__all__ = ["make_dialer"]
+__all__ = ["make_dialer", "make_route_finder"]
 
 
 def make_dialer(
@@ -30,12 +39,21 @@ def make_dialer(
             )
         )
     return UpstreamDialer(
-        address,
+        address.preferred,
         UpstreamTrust(_roots(settings, config, publish), insecure=insecure),
         connect_timeout=settings.connect_timeout,
         handshake_timeout=settings.handshake_timeout,
         max_handshakes=settings.max_handshakes,
     )
+
+
+def make_route_finder(
+    settings: Settings, configured: ConfiguredAddress, fetch: Fetch, publish: Subscriber
+) -> RouteFinder:
+    """What knows where to dial: by asking the Teleport Proxy, unless the settings forbid it."""
+    if settings.no_discovery:
+        return FixedRoute(configured)
+    return Discovery(configured, fetch, publish=publish)
 
 
 def _roots(

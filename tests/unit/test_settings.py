@@ -119,6 +119,7 @@ def test_the_options_of_all_scopes_together_are_the_settings() -> None:
 
 def test_each_setting_has_its_own_environment_variable() -> None:
     assert environment_names("config") == ("DBPROXY_CONFIG", "TBOT_CONFIG_PATH")
+    assert environment_names("no_discovery") == ("DBPROXY_NO_DISCOVERY", "TBOT_USE_PROXY_ADDR")
     assert environment_names("drain_timeout") == ("DBPROXY_DRAIN_TIMEOUT",)
 
 

@@ -81,6 +81,7 @@ def test_every_setting_has_a_flag_of_its_own(resolve: Resolve) -> None:
             "--destination-dir=/opt/machine-id",
             "--proxy",
             "teleport.example.com",
+            "--no-discovery",
         ),
         *("--proxy-ca=ca.pem", "--insecure", "-d", "--log-format=json", "show", "example-server"),
         *("--listen=tcp://127.0.0.1:1", "--unsafe-listen-anywhere", "--terminate"),
@@ -92,6 +93,7 @@ def test_every_setting_has_a_flag_of_its_own(resolve: Resolve) -> None:
         config=Path("tbot.yaml"),
         destination_dir=Path("/opt/machine-id"),
         proxy="teleport.example.com",
+        no_discovery=True,
         proxy_ca=Path("ca.pem"),
         insecure=True,
         debug=True,
@@ -349,3 +351,18 @@ def test_a_flag_and_a_variable_that_do_not_go_together_are_named_as_what_they_ar
         "dbproxy: error: DBPROXY_SERVER_CERT and --server-key go together: give both or none"
         " [usage]"
     )
+
+
+@pytest.mark.parametrize(
+    ("environment", "is_off"),
+    [
+        ({}, False),
+        ({"TBOT_USE_PROXY_ADDR": "yes"}, True),
+        ({"TBOT_USE_PROXY_ADDR": ""}, False),
+        ({"DBPROXY_NO_DISCOVERY": "0", "TBOT_USE_PROXY_ADDR": "yes"}, False),
+    ],
+)
+def test_tbots_own_variable_switches_discovery_off(
+    resolve: Resolve, environment: dict[str, str], is_off: bool
+) -> None:
+    assert resolve("show", env=environment).no_discovery is is_off

@@ -7,6 +7,7 @@ import pytest
 from dbproxy.errors import Code, ConfigError, UsageError
 from dbproxy.identity import TbotConfig, parse_tbot_config
 from dbproxy.settings import Settings
+from dbproxy.upstream import ConfiguredAddress
 from dbproxy.wiring import proxy_address
 
 
@@ -35,3 +36,26 @@ class TestProxyAddress:
         with pytest.raises(UsageError) as caught:
             proxy_address(Settings(), self.config("version: v2\nservces: []\n"))
         assert caught.value.message == "the address of the Teleport Proxy is not known"
+
+    @pytest.mark.parametrize(
+        ("settings", "text", "address", "named_by", "may_be_auth_service"),
+        [
+            (
+                Settings(proxy="a.example.com:1"),
+                "proxy_server: b:2",
+                "a.example.com:1",
+                "--proxy",
+                0,
+            ),
+            (Settings(), "proxy_server: b", "b", "proxy_server in tbot.yaml", 0),
+            (Settings(), "auth_server: c:3025", "c:3025", "auth_server in tbot.yaml", 1),
+        ],
+    )
+    def test_it_remembers_where_it_was_given(
+        self, settings: Settings, text: str, address: str, named_by: str, may_be_auth_service: int
+    ) -> None:
+        found = proxy_address(settings, self.config(f"version: v2\n{text}\n"))
+        assert isinstance(found, ConfiguredAddress)
+        assert str(found) == address
+        assert found.named_by == named_by
+        assert found.may_be_auth_service == bool(may_be_auth_service)
