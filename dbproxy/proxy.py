@@ -49,13 +49,30 @@ from dbproxy.identity.tbot_words import in_one_sentence
 from dbproxy.identity.waiting import load_within
 from dbproxy.protocols import ConnectionFacts, DatabaseProtocol, protocol_named
 from dbproxy.settings import Mode, Settings
-from dbproxy.upstream import ProxyAddress, RootsFile, UpstreamDialer, UpstreamTrust
+from dbproxy.upstream import (
+    ProxyAddress,
+    RootsFile,
+    UpstreamDialer,
+    UpstreamTrust,
+    parse_pins,
+    parse_server_name,
+)
 
 __all__ = ["DatabaseProxy", "Prepared", "Started", "open_database_proxy", "proxy_address"]
 
 _START_AGAIN: Final = (
     "Check that tbot runs and renews (its log says why not), then start dbproxy again, or give"
     " --wait-for-identity."
+)
+
+
+_ANYBODY: Final = (
+    "the certificate of the Teleport Proxy is not verified: anyone on the network path can pose as"
+    " the database and read everything"
+)
+_PINS_ONLY: Final = (
+    "of the certificate of the Teleport Proxy only the public key is compared, with --proxy-pin;"
+    " what goes through a load balancer with that key is not verified again behind it"
 )
 
 
@@ -211,13 +228,17 @@ class DatabaseProxy:
             self._events.publish(
                 InsecureChoice(
                     option="--insecure" if settings.insecure else f"insecure in {settings.config}",
-                    consequence="the certificate of the Teleport Proxy is not verified: anyone on"
-                    " the network path can pose as the database and read everything",
+                    consequence=_PINS_ONLY if settings.proxy_pin else _ANYBODY,
                 )
             )
         return UpstreamDialer(
             address,
-            UpstreamTrust(self._roots(config), insecure=insecure),
+            UpstreamTrust(
+                self._roots(config),
+                insecure=insecure,
+                pins=parse_pins(settings.proxy_pin),
+                server_name=settings.server_name and parse_server_name(settings.server_name),
+            ),
             connect_timeout=settings.connect_timeout,
             handshake_timeout=settings.handshake_timeout,
         )

@@ -28,6 +28,7 @@ _VERIFY_ERRORS: Final = {
     21: "was issued by an authority that is not trusted (the intermediate certificate is missing)",
     26: "is not meant for this end of a TLS connection (its extended key usage)",
     66: "has a key that is too weak",
+    67: "has a key that is too weak",
     68: "is signed with a hash that is too weak",
     79: "may not issue certificates",
 }

@@ -3,6 +3,8 @@
 from dbproxy.upstream.address import ProxyAddress
 from dbproxy.upstream.dial import UpstreamConnection, UpstreamDialer
 from dbproxy.upstream.explain import explain_early_end, explain_loss
+from dbproxy.upstream.names import parse_server_name
+from dbproxy.upstream.pins import parse_pins
 from dbproxy.upstream.roots import RootsFile
 from dbproxy.upstream.trust import UpstreamTrust
 
@@ -14,4 +16,6 @@ __all__ = [
     "UpstreamTrust",
     "explain_early_end",
     "explain_loss",
+    "parse_pins",
+    "parse_server_name",
 ]

@@ -234,7 +234,7 @@ class TestInsecureChoices:
         stranger = server_context(make_credentials(None, "stranger"), alpn=["teleport-postgres"])
         async with running(destination, stranger) as bench, await bench.connect() as client:
             await client.send_all(STARTUP)
-            assert b"[upstream-untrusted]" in await client.receive_some()
+            assert b"[upstream-self-signed]" in await client.receive_some()
         assert [it.option for it in bench.published(InsecureChoice)] == ["--tunnel"]
 
     async def test_a_named_authority_is_trusted(self, destination: Path, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def complaint_about(
         failure = error
     assert (failure is None) == (judgement.complaint is None)
     assert failure is None or failure.during_handshake
-    return judgement.complaint
+    return None if judgement.complaint is None else str(judgement.complaint)
 
 
 def serve(credentials: Credentials) -> StdlibTLS:
