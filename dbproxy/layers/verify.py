@@ -20,6 +20,7 @@ MALFORMED_CERTIFICATE: Final = (
 # X509_V_ERR_* of OpenSSL's include/openssl/x509_vfy.h, in words that help.
 _VERIFY_ERRORS: Final = {
     2: "was issued by an authority that is not known",
+    7: "is not signed by the authority that it names",
     9: "is not valid yet",
     10: "has expired",
     18: "is self-signed",

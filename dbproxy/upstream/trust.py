@@ -32,8 +32,9 @@ Tested in `tests/unit/upstream/test_trust.py`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, unique
+from time import monotonic
 from typing import Final
 
 from cryptography import x509
@@ -64,7 +65,7 @@ class _Prepared:
 
     context: SSL.Context
     anchors: _Roots
-    sessions: SessionStore = field(default_factory=SessionStore)
+    sessions: SessionStore
 
 
 class UpstreamTrust:
@@ -78,6 +79,7 @@ class UpstreamTrust:
         insecure: Trust any server that has a pinned key; without pins, any server.
         pins: Digests of public keys (`parse_pins`): the Teleport Proxy must have one of them.
         server_name: How the certificate calls the server, when not by the name that is dialled.
+        clock: Seconds that never go back, for the age of sessions.
     """
 
     def __init__(
@@ -87,11 +89,13 @@ class UpstreamTrust:
         insecure: bool = False,
         pins: frozenset[bytes] = frozenset(),
         server_name: str | None = None,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self._extra_roots = extra_roots if callable(extra_roots) else lambda: extra_roots
         self._insecure = insecure
         self._pins = pins
         self._server_name = server_name
+        self._clock = clock
         self._roots: _Roots = ()
         self._generation = 0
         self._prepared: dict[tuple[_Kind, bool], _Prepared] = {}
@@ -188,7 +192,7 @@ class UpstreamTrust:
         context.set_verify(SSL.VERIFY_PEER, _verify)
         if not self._insecure:
             _trust(context, roots, system_roots=system_roots)
-        return _Prepared(context, tuple(roots))
+        return _Prepared(context, tuple(roots), SessionStore(clock=self._clock))
 
 
 def _trust(context: SSL.Context, roots: _Roots, *, system_roots: bool) -> None:
