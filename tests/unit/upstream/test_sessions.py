@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from identities import MINUTE, Authority, Cluster, make_authority
+from identities import MINUTE, Authority, Cluster, certificate_pem, make_authority
 from OpenSSL import SSL
 from tls_peers import BOTH_VERSIONS, StdlibTLS, make_credentials, server_context, shake_hands
 
