@@ -89,7 +89,8 @@ def code_of(
     with suppress(LayerError):
         shake_hands(TLSLayer(connection), server)
         return None
-    return judgement.complaint and judgement.complaint.code
+    assert judgement.complaint is not None
+    return judgement.complaint.code
 
 
 class TestInAddition:
