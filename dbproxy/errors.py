@@ -77,6 +77,18 @@ class Code(StrEnum):
     DISCOVERY_FAILED = "discovery-failed"
     UPSTREAM_UNREACHABLE = "upstream-unreachable"
     UPSTREAM_UNTRUSTED = "upstream-untrusted"
+    UPSTREAM_CHAIN_INCOMPLETE = "upstream-chain-incomplete"
+    UPSTREAM_SELF_SIGNED = "upstream-self-signed"
+    UPSTREAM_CERTIFICATE_EXPIRED = "upstream-certificate-expired"
+    UPSTREAM_CERTIFICATE_NOT_YET_VALID = "upstream-certificate-not-yet-valid"
+    UPSTREAM_NAME_MISMATCH = "upstream-name-mismatch"
+    UPSTREAM_NAME_MISSING = "upstream-name-missing"
+    UPSTREAM_CERTIFICATE_PURPOSE = "upstream-certificate-purpose"
+    UPSTREAM_SIGNATURE_WEAK = "upstream-signature-weak"
+    UPSTREAM_KEY_WEAK = "upstream-key-weak"
+    UPSTREAM_PIN_MISMATCH = "upstream-pin-mismatch"
+    UPSTREAM_TLS_TOO_OLD = "upstream-tls-too-old"
+    UPSTREAM_NOT_TELEPORT = "upstream-not-teleport"
     UPSTREAM_TLS_FAILED = "upstream-tls-failed"
     UPSTREAM_CLOSED_EARLY = "upstream-closed-early"
     UPSTREAM_LOST = "upstream-lost"
@@ -132,6 +144,11 @@ class Problem:
     exit_status: int = 1
     prospect: Prospect = Prospect.NONE
 
+
+_UNTRUSTED_HINT = (
+    "dbproxy does not trust the server that it found in Teleport's place, and has sent it nothing;"
+    " ask whoever runs dbproxy on this host."
+)
 
 PROBLEMS: dict[Code, Problem] = {
     Code.USAGE: Problem(
@@ -285,9 +302,97 @@ PROBLEMS: dict[Code, Problem] = {
     ),
     Code.UPSTREAM_UNTRUSTED: Problem(
         Fault.OPERATOR,
-        "The certificate that the Teleport Proxy showed is not trusted or is for another name.",
-        "If the Teleport Proxy uses a private authority, name its certificate with --proxy-ca; if"
-        " the name is wrong, check the address (--proxy, or proxy_server in tbot.yaml).",
+        "The certificate that the Teleport Proxy showed was issued by an authority that is not"
+        " trusted.",
+        "If the Teleport Proxy uses a private authority, name its certificate with --proxy-ca.",
+        _UNTRUSTED_HINT,
+    ),
+    Code.UPSTREAM_CHAIN_INCOMPLETE: Problem(
+        Fault.UPSTREAM,
+        "The Teleport Proxy showed its own certificate without the intermediate one that leads to"
+        " an authority.",
+        "Have the whole chain put into the Teleport Proxy's certificate file (`https_keypairs`);"
+        " until then, name the intermediate certificate with --proxy-ca.",
+        _UNTRUSTED_HINT,
+    ),
+    Code.UPSTREAM_SELF_SIGNED: Problem(
+        Fault.OPERATOR,
+        "The certificate that the Teleport Proxy showed is signed by itself, as that of a new"
+        " installation is, and it is not among the trusted ones.",
+        "Name that certificate with --proxy-ca, or have the Teleport Proxy given one by an"
+        " authority.",
+        _UNTRUSTED_HINT,
+    ),
+    Code.UPSTREAM_CERTIFICATE_EXPIRED: Problem(
+        Fault.UPSTREAM,
+        "The certificate that the Teleport Proxy showed, or one of its authorities', has expired.",
+        "Have the Teleport Proxy's web certificate renewed; if it is valid, check the clock of this"
+        " host (`timedatectl`).",
+        _UNTRUSTED_HINT,
+    ),
+    Code.UPSTREAM_CERTIFICATE_NOT_YET_VALID: Problem(
+        Fault.OPERATOR,
+        "The certificate that the Teleport Proxy showed, or one of its authorities', is not valid"
+        " yet: most likely the clock of this host is behind.",
+        "Check the clock of this host (`timedatectl`), then the dates of the certificate.",
+        _UNTRUSTED_HINT,
+    ),
+    Code.UPSTREAM_NAME_MISMATCH: Problem(
+        Fault.OPERATOR,
+        "The certificate that the Teleport Proxy showed is for another name.",
+        "Use a name that the certificate is for in the address (--proxy, or proxy_server in"
+        " tbot.yaml), or give that name with --server-name.",
+        _UNTRUSTED_HINT,
+    ),
+    Code.UPSTREAM_NAME_MISSING: Problem(
+        Fault.UPSTREAM,
+        "The certificate that the Teleport Proxy showed has no subject alternative name. The common"
+        " name alone does not count.",
+        "Have the Teleport Proxy given a certificate whose subject alternative names include the"
+        " name in its address.",
+        _UNTRUSTED_HINT,
+    ),
+    Code.UPSTREAM_CERTIFICATE_PURPOSE: Problem(
+        Fault.UPSTREAM,
+        "The certificate that the Teleport Proxy showed is not meant for servers.",
+        "Have the Teleport Proxy given a certificate whose extended key usage includes serverAuth.",
+        _UNTRUSTED_HINT,
+    ),
+    Code.UPSTREAM_SIGNATURE_WEAK: Problem(
+        Fault.UPSTREAM,
+        "The certificate that the Teleport Proxy showed, or one of its authorities', is signed with"
+        " a hash that can be forged, such as SHA-1.",
+        "Have the certificate issued anew, signed with SHA-256 or better.",
+        _UNTRUSTED_HINT,
+    ),
+    Code.UPSTREAM_KEY_WEAK: Problem(
+        Fault.UPSTREAM,
+        "The certificate that the Teleport Proxy showed, or one of its authorities', has a key that"
+        " can be broken, such as RSA with 1024 bits.",
+        "Have the certificate issued anew for a key of ECDSA P-256, RSA with 2048 bits or better.",
+        _UNTRUSTED_HINT,
+    ),
+    Code.UPSTREAM_PIN_MISMATCH: Problem(
+        Fault.OPERATOR,
+        "The certificate that the Teleport Proxy showed has none of the public keys that were"
+        " pinned with --proxy-pin.",
+        "Find out why the key is another one before you trust it: whether it was replaced, or"
+        " something on the way opens TLS. Then add the new pin.",
+        _UNTRUSTED_HINT,
+    ),
+    Code.UPSTREAM_TLS_TOO_OLD: Problem(
+        Fault.UPSTREAM,
+        "The server speaks only versions of TLS before 1.2, which are not safe any more.",
+        "Check that the address (--proxy, or proxy_server in tbot.yaml) is the web address of a"
+        " Teleport Proxy, and whether something on the way ends TLS.",
+    ),
+    Code.UPSTREAM_NOT_TELEPORT: Problem(
+        Fault.OPERATOR,
+        "What answers at the address is another kind of server, not a Teleport Proxy.",
+        "Check the address and the port (--proxy, or proxy_server in tbot.yaml): it must be the web"
+        " address of the Teleport Proxy, usually with port 443 or 3080.",
+        "dbproxy is set up with the address of something that is not Teleport; ask whoever runs"
+        " dbproxy on this host.",
     ),
     Code.UPSTREAM_TLS_FAILED: Problem(
         Fault.UPSTREAM,

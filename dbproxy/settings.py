@@ -52,6 +52,8 @@ class Kind(Enum):
 
     FLAG = "flag"
     TEXT = "text"
+    TEXTS = "texts"
+    """Repeatable; separated by commas in the environment."""
     PATH = "path"
     PORT = "port"
     COUNT = "count"
@@ -211,12 +213,35 @@ class Settings:
             metavar="FILE",
         ),
     )
+    proxy_pin: tuple[str, ...] = field(
+        default=(),
+        metadata=_option(
+            "--proxy-pin",
+            help="The SHA-256 of a public key (SubjectPublicKeyInfo) that the Teleport Proxy's"
+            " certificate, or one of its authorities', must have, in hexadecimal or base64. Given"
+            " several times, any one must match. Checked in addition to everything else; with"
+            " --insecure it is all that is checked, and must be the certificate's own.",
+            kind=Kind.TEXTS,
+            scope=Scope.GLOBAL,
+            metavar="sha256:DIGEST",
+        ),
+    )
+    server_name: str | None = field(
+        default=None,
+        metadata=_option(
+            "--server-name",
+            help="The name that the Teleport Proxy's certificate is for, and that it is asked for"
+            " (SNI), when it is not the one in the address.",
+            scope=Scope.GLOBAL,
+            metavar="NAME",
+        ),
+    )
     insecure: bool = field(
         default=False,
         metadata=_option(
             "--insecure",
-            help="Do not verify the Teleport Proxy's certificate. Anyone on the network path can"
-            " then pose as the database.",
+            help="Do not verify the Teleport Proxy's certificate, in any layer. Anyone on the"
+            " network path can then pose as the database.",
             kind=Kind.FLAG,
             scope=Scope.GLOBAL,
         ),

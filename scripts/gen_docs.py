@@ -114,7 +114,9 @@ def _option_lines(scope: Scope) -> Iterator[str]:
         yield f"{option.help}\n"
         if option.choices:
             yield f"- One of: {', '.join(f'`{choice}`' for choice in option.choices)}"
-        if option.kind is not Kind.FLAG and default is not None:
+        if option.kind is Kind.TEXTS:
+            yield "- May be given several times; separated by commas in the environment"
+        if option.kind is not Kind.FLAG and default not in {None, ()}:
             yield f"- Default: `{_plain(default)}`"
         yield f"- Environment: {variables}\n"
 

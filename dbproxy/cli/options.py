@@ -70,8 +70,9 @@ class SettingOption(click.Option):
             metavar=None if flag else _metavar(option),
             type=value_type(option),
             is_flag=flag,
+            multiple=option.kind is Kind.TEXTS,
             default=_shown_default(option, default),
-            show_default=not flag and default is not None,
+            show_default=not flag and default not in {None, ()},
             envvar=list(environment_names(name)),
             show_envvar=True,
         )

@@ -23,12 +23,15 @@ TRUTH: Final = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(
     ("0", "false", "no", "off"), False
 )
 
-Value = str | int | float | bool | Path
-"""What an option's text can become."""
+Value = str | int | float | bool | Path | tuple[str, ...]
+"""What an option's text, or the texts of a repeated one, can become."""
 
 
 class Parsed(_ParamType):
     """A click type made from a function that takes text and raises ValueError with a sentence."""
+
+    envvar_list_splitter = ","
+    """Between the texts of a repeatable option in an environment variable."""
 
     def __init__(self, name: str, parse: Callable[[str], Value]) -> None:
         self.name = name
@@ -99,6 +102,7 @@ def _one_of(words: tuple[str, ...], text: str) -> str:
 _TYPES: Final[dict[Kind, Parsed | Truth]] = {
     Kind.FLAG: Truth(),
     Kind.TEXT: Parsed("text", _text),
+    Kind.TEXTS: Parsed("text", _text),
     Kind.PATH: Parsed("path", _path),
     Kind.PORT: Parsed("port", _port),
     Kind.COUNT: Parsed("number", _count),

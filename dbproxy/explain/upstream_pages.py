@@ -12,6 +12,14 @@ _SHOW_CERTIFICATE: Final = (
     " -alpn teleport-postgres-ping,teleport-postgres </dev/null"
 )
 _ASK: Final = "curl -sS https://teleport.example.com/webapi/find"
+_SHOW_DETAILS: Final = (
+    "openssl s_client -connect teleport.example.com:443 -servername teleport.example.com </dev/null"
+    " | openssl x509 -noout -text"
+)
+_SHOW_PIN: Final = (
+    "openssl s_client -connect teleport.example.com:443 -servername teleport.example.com </dev/null"
+    " | openssl x509 -noout -pubkey | openssl pkey -pubin -outform DER | sha256sum"
+)
 _IDENTITY: Final = "dbproxy -c /etc/tbot.yaml identity"
 
 UPSTREAM_PAGES: Final = {
@@ -51,9 +59,10 @@ and needs no restart.""",
     Code.UPSTREAM_UNTRUSTED: Page(
         story="""\
 dbproxy trusts the system's authorities, those in `SSL_CERT_FILE` and `SSL_CERT_DIR`, the file named
-with `--proxy-ca`, and the Host CA of the destination. The message says what was wrong: an unknown
-issuer (a private authority, or a company's proxy that opens TLS on the way), another name (the
-address in `--proxy` is an alias that the certificate does not have), or a certificate out of date.
+with `--proxy-ca`, and the Host CA of the destination. Behind a balancer that takes Teleport's
+connections as an upgrade, the inner certificate must come from the Host CA. The message says which
+certificate was not accepted. Usual causes: a private authority, or a company's proxy that opens TLS
+on the way; a Host CA that was rotated while tbot did not renew.
 
 Neither the identity's certificate nor a byte of a client has been sent: the check comes first.
 `--insecure` switches the check off, and with it the protection against everybody on the way.""",
@@ -62,19 +71,175 @@ Neither the identity's certificate nor a byte of a client has been sent: the che
             Look(_SHOW_CERTIFICATE, "issuer and names of the certificate that is shown"),
             Look("ls -l /etc/ssl/certs | head", "whether the system has authorities at all"),
         ),
-        related=(Code.UPSTREAM_TLS_FAILED, Code.FILE_UNUSABLE),
+        related=(
+            Code.UPSTREAM_CHAIN_INCOMPLETE,
+            Code.UPSTREAM_SELF_SIGNED,
+            Code.FILE_UNUSABLE,
+        ),
+    ),
+    Code.UPSTREAM_CHAIN_INCOMPLETE: Page(
+        story="""\
+Authorities sign from an intermediate certificate, and a server has to send it along with its own.
+This one sends its own alone. Browsers hide that mistake, because they fetch or remember
+intermediates; dbproxy and Teleport's own tools do not. It is a guess from the certificate: it says
+where its issuer's certificate can be fetched, or its issuer belongs to the organisation of an
+authority that was named with `--proxy-ca`. If the issuer is a private authority instead, name that
+with `--proxy-ca`.""",
+        sees=Sees.MESSAGE_BEFORE_TLS,
+        looks=(
+            Look(_SHOW_CERTIFICATE, "under `Certificate chain`: one entry only"),
+            Look(_SHOW_DETAILS, "`CA Issuers`: where the intermediate certificate can be fetched"),
+        ),
+        related=(Code.UPSTREAM_UNTRUSTED,),
+    ),
+    Code.UPSTREAM_SELF_SIGNED: Page(
+        story="""\
+A Teleport Proxy without a configured certificate makes one for itself at its first start, and
+signs it itself. Fetch it over a way that you trust and name it with `--proxy-ca`: then it is
+verified like any other, also its name and its dates. Or pin its key: `--insecure` with
+`--proxy-pin` trusts the holder of that key and nobody else, whatever name and dates the
+certificate has.""",
+        sees=Sees.MESSAGE_BEFORE_TLS,
+        looks=(
+            Look(_SHOW_CERTIFICATE, "the certificate in PEM; compare it with the Proxy's own"),
+            Look(_SHOW_PIN, "the pin, in hexadecimal"),
+        ),
+        related=(Code.UPSTREAM_UNTRUSTED, Code.UPSTREAM_PIN_MISMATCH),
+    ),
+    Code.UPSTREAM_CERTIFICATE_EXPIRED: Page(
+        story="""\
+The message says whether it is the server's own certificate or one of an authority's. Nobody can
+connect to that Teleport Proxy then, also no browser; if others can, the clock of this host is
+ahead. dbproxy tries anew for each connection and needs no restart once the certificate is
+renewed.""",
+        sees=Sees.MESSAGE_BEFORE_TLS,
+        looks=(
+            Look(_SHOW_DETAILS, "`Not After` of the certificate"),
+            Look("timedatectl", "`System clock synchronized: yes`"),
+        ),
+        related=(Code.UPSTREAM_CERTIFICATE_NOT_YET_VALID, Code.CERTIFICATE_EXPIRED),
+    ),
+    Code.UPSTREAM_CERTIFICATE_NOT_YET_VALID: Page(
+        story="""\
+A host whose clock is behind finds certificates that were issued just now in the future; hosts
+without a battery, and virtual machines that were suspended, are behind after a start. A certificate
+that was made for a later date is the rarer cause.""",
+        sees=Sees.MESSAGE_BEFORE_TLS,
+        looks=(
+            Look("timedatectl", "`System clock synchronized: yes`"),
+            Look(_SHOW_DETAILS, "`Not Before` of the certificate"),
+        ),
+        related=(Code.UPSTREAM_CERTIFICATE_EXPIRED, Code.CLOCK_WRONG),
+    ),
+    Code.UPSTREAM_NAME_MISMATCH: Page(
+        story="""\
+The certificate is in order, but for other names, which the message lists: the address in
+`--proxy` is an alias or an IP address that the certificate does not have, or it leads to another
+server. A wildcard stands for one label: `*.example.com` is for `teleport.example.com`, not for
+`a.b.example.com`.
+
+Where the address must stay as it is (an address inside of a network, a tunnel), `--server-name`
+says which name to ask for and to expect instead.""",
+        sees=Sees.MESSAGE_BEFORE_TLS,
+        looks=(
+            Look(_SHOW_DETAILS, "the names under `Subject Alternative Name`"),
+            Look("getent ahosts teleport.example.com", "the addresses that the name leads to"),
+        ),
+        related=(Code.UPSTREAM_NAME_MISSING, Code.UPSTREAM_UNREACHABLE),
+    ),
+    Code.UPSTREAM_NAME_MISSING: Page(
+        story="""\
+Certificates name their hosts in an extension, the subject alternative names. This one has none, as
+home-made certificates of old have. The common name in the subject has not counted for servers since
+RFC 6125 (2011), neither for browsers nor for Teleport's own tools.""",
+        sees=Sees.MESSAGE_BEFORE_TLS,
+        looks=(Look(_SHOW_DETAILS, "`Subject Alternative Name`, which is missing"),),
+        related=(Code.UPSTREAM_NAME_MISMATCH,),
+    ),
+    Code.UPSTREAM_CERTIFICATE_PURPOSE: Page(
+        story="""\
+A certificate can say what it is for, in its extended key usage. This one, or an authority's above
+it, leaves out servers: most likely a client's or a mail certificate was put into the Teleport
+Proxy's configuration.""",
+        sees=Sees.MESSAGE_BEFORE_TLS,
+        looks=(Look(_SHOW_DETAILS, "`X509v3 Extended Key Usage`"),),
+        related=(Code.UPSTREAM_UNTRUSTED,),
+    ),
+    Code.UPSTREAM_SIGNATURE_WEAK: Page(
+        story="""\
+Signatures by MD5 and SHA-1 can be forged, so dbproxy takes them from nobody, whatever the
+settings of the system's TLS library are. The message says whether it is the server's own
+certificate or one of an authority's. The signature of a root on itself does not count, because a
+root is trusted by name.""",
+        sees=Sees.MESSAGE_BEFORE_TLS,
+        looks=(Look(_SHOW_DETAILS, "`Signature Algorithm`"),),
+        related=(Code.UPSTREAM_KEY_WEAK,),
+    ),
+    Code.UPSTREAM_KEY_WEAK: Page(
+        story="""\
+RSA keys of less than 2048 bits, and elliptic curves of less than 224, are within reach of those
+who want to read along, so dbproxy takes them from nobody (OpenSSL's security level 2, whatever
+the settings of the system are). The message says whether it is the server's own certificate or
+one of an authority's.""",
+        sees=Sees.MESSAGE_BEFORE_TLS,
+        looks=(Look(_SHOW_DETAILS, "`Public-Key:` and its bits"),),
+        related=(Code.UPSTREAM_SIGNATURE_WEAK,),
+    ),
+    Code.UPSTREAM_PIN_MISMATCH: Page(
+        story="""\
+The certificate may well be in order otherwise, but none of the keys in its verified chain is
+pinned. With `--insecure` the chain is not verified, so the key must be the certificate's own.
+The message has the pin of the certificate that was shown, to compare, not to copy: first find
+out from the administrators of the cluster whether their key was replaced. Before a planned
+replacement give both pins, the old and the new one.""",
+        sees=Sees.MESSAGE_BEFORE_TLS,
+        looks=(
+            Look(_SHOW_PIN, "the pin of the certificate that is shown, in hexadecimal"),
+            Look(_SHOW_CERTIFICATE, "who has issued it"),
+        ),
+        related=(Code.UPSTREAM_UNTRUSTED, Code.UPSTREAM_SELF_SIGNED),
+    ),
+    Code.UPSTREAM_TLS_TOO_OLD: Page(
+        story="""\
+dbproxy speaks TLS 1.2 and 1.3, as every Teleport Proxy does. A server that offers neither is no
+Teleport Proxy, or something stands in front of it and ends TLS: an old balancer, or a box that
+looks into the traffic.""",
+        sees=Sees.MESSAGE_BEFORE_TLS,
+        looks=(
+            Look(_SHOW_CERTIFICATE, "the line with the protocol's version, or the alert"),
+            Look("curl -sS https://teleport.example.com/webapi/ping", "whether it is Teleport"),
+        ),
+        related=(Code.UPSTREAM_TLS_FAILED, Code.UPSTREAM_NOT_TELEPORT),
+    ),
+    Code.UPSTREAM_NOT_TELEPORT: Page(
+        story="""\
+The first bytes of the answer are not TLS, and the message says what they look like: an SSH
+server (Teleport's own SSH port, 3023, is one as well), a web server on a port without TLS, a
+database. Most often the port is missing or wrong in `--proxy`, or the address is that of the
+database itself: dbproxy is not told where the database is, Teleport knows.""",
+        sees=Sees.MESSAGE_BEFORE_TLS,
+        looks=(
+            Look("curl -sS https://teleport.example.com/webapi/ping", "whether it is Teleport"),
+            Look("tsh status", "the `Profile URL`, which has the web address"),
+        ),
+        related=(Code.UPSTREAM_TLS_FAILED, Code.ALPN_NOT_SUPPORTED),
     ),
     Code.UPSTREAM_TLS_FAILED: Page(
         story="""\
-Something answers at the address, but TLS does not come about: it is no TLS port (plain HTTP, SSH),
-it speaks only versions before TLS 1.2, or something on the way cuts the connection. The message has
-the reason in the words of the TLS library.""",
+Something answers at the address, and it may well be TLS, but the handshake does not come about:
+no cipher is shared, or something on the way cuts the connection. The message has the reason in
+the words of the TLS library.""",
         sees=Sees.MESSAGE_BEFORE_TLS,
         looks=(
             Look(_SHOW_CERTIFICATE, "how far the handshake gets"),
             Look("curl -sS https://teleport.example.com/webapi/ping", "whether it is Teleport"),
         ),
-        related=(Code.UPSTREAM_UNREACHABLE, Code.ALPN_NOT_SUPPORTED),
+        related=(
+            Code.UPSTREAM_UNREACHABLE,
+            Code.UPSTREAM_NOT_TELEPORT,
+            Code.UPSTREAM_TLS_TOO_OLD,
+            Code.ALPN_NOT_SUPPORTED,
+        ),
     ),
     Code.UPSTREAM_CLOSED_EARLY: Page(
         story="""\

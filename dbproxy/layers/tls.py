@@ -25,6 +25,9 @@ __all__ = ["TLSError", "TLSLayer"]
 _RECORD_SIZE: Final = 16 * 1024
 """The most that one TLS record carries (RFC 8446 §5.1), hence the most that one read returns."""
 
+HEARD_SIZE: Final = 64
+"""Enough to tell a banner, an HTTP status line or an error of a database."""
+
 _WIRE_READ_SIZE: Final = 64 * 1024
 
 _ErrorQueue = list[tuple[str, str, str]]
@@ -59,8 +62,8 @@ class TLSLayer(Layer):
         self._handshaking = True
         self._ended = False
         self._failure: TLSError | None = None
-        self.heard = False
-        """Whether the peer has sent anything."""
+        self.heard = b""
+        """The first bytes that the peer sent, at most `HEARD_SIZE` of them: what does it speak?"""
 
     @property
     def connection(self) -> SSL.Connection:
@@ -82,7 +85,8 @@ class TLSLayer(Layer):
         if self._failure is not None:
             raise self._failure
         if memoryview(data).nbytes:
-            self.heard = True
+            if len(self.heard) < HEARD_SIZE:
+                self.heard += bytes(memoryview(data)[: HEARD_SIZE - len(self.heard)])
             self._connection.bio_write(data)
         if self._handshaking and not self._handshake():
             return b""

@@ -20,6 +20,7 @@ MALFORMED_CERTIFICATE: Final = (
 # X509_V_ERR_* of OpenSSL's include/openssl/x509_vfy.h, in words that help.
 _VERIFY_ERRORS: Final = {
     2: "was issued by an authority that is not known",
+    7: "is not signed by the authority that it names",
     9: "is not valid yet",
     10: "has expired",
     18: "is self-signed",
@@ -28,6 +29,7 @@ _VERIFY_ERRORS: Final = {
     21: "was issued by an authority that is not trusted (the intermediate certificate is missing)",
     26: "is not meant for this end of a TLS connection (its extended key usage)",
     66: "has a key that is too weak",
+    67: "has a key that is too weak",
     68: "is signed with a hash that is too weak",
     79: "may not issue certificates",
 }

@@ -6,6 +6,8 @@ from dbproxy.upstream.dial import UpstreamConnection, UpstreamDialer
 from dbproxy.upstream.discovery import Discovery, FixedRoute, RouteFinder
 from dbproxy.upstream.explain import explain_early_end, explain_loss
 from dbproxy.upstream.first_answer import Fetch
+from dbproxy.upstream.names import parse_server_name
+from dbproxy.upstream.pins import parse_pins
 from dbproxy.upstream.roots import RootsFile
 from dbproxy.upstream.route import UpstreamRoute
 from dbproxy.upstream.trust import UpstreamTrust
@@ -28,4 +30,6 @@ __all__ = [
     "UpstreamTrust",
     "explain_early_end",
     "explain_loss",
+    "parse_pins",
+    "parse_server_name",
 ]

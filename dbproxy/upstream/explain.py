@@ -15,6 +15,8 @@ import trio
 from dbproxy.errors import Code, Prospect, UpstreamError
 from dbproxy.layers import LayerError, TLSError, TruncatedError
 from dbproxy.relay import SilenceError
+from dbproxy.upstream.judgement import Complaint
+from dbproxy.upstream.recognise import recognise, speaks_tls
 
 __all__ = [
     "alpn_not_negotiated",
@@ -22,10 +24,14 @@ __all__ = [
     "explain_early_end",
     "explain_handshake_failure",
     "explain_loss",
+    "not_teleport",
 ]
 
 _SHORTAGES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS}
 _ALERT_NO_ALPN: Final = "no application protocol"
+_ALERT_VERSION: Final = "protocol version"
+_REASON_VERSION: Final = "unsupported protocol"
+"""OpenSSL's SSL_R_UNSUPPORTED_PROTOCOL: the server has chosen a version that we do not speak."""
 _CERTIFICATE_ALERTS: Final = frozenset(
     {
         "bad certificate",
@@ -81,9 +87,9 @@ def explain_handshake_failure(
     address: object,
     error: Exception,
     *,
-    complaint: str | None,
+    complaint: Complaint | None,
     alpn: Sequence[str],
-    heard: bool,
+    heard: bytes,
 ) -> UpstreamError:
     """The outer TLS handshake failed.
 
@@ -92,17 +98,29 @@ def explain_handshake_failure(
         error: A `LayerError`, or what the transport raised.
         complaint: What was wrong with the server's certificate, if anything.
         alpn: The values that were offered.
-        heard: Whether the server sent anything at all.
+        heard: The first bytes that the server sent, if any.
     """
     if complaint is not None:
         return UpstreamError(
-            Code.UPSTREAM_UNTRUSTED,
+            complaint.code,
             f"the certificate that the Teleport Proxy at {address} showed {complaint}",
         )
+    if (likeness := recognise(heard)) is not None:
+        return not_teleport(address, likeness)
     if isinstance(error, TLSError) and error.alert == _ALERT_NO_ALPN:
         return _alpn_unknown(address, alpn, "with the TLS alert no_application_protocol")
     if isinstance(error, TLSError) and error.alert in _CERTIFICATE_ALERTS:
         return _rejected(address, error.alert)
+    if isinstance(error, TLSError) and _is_about_version(error):
+        return UpstreamError(
+            Code.UPSTREAM_TLS_TOO_OLD,
+            f"the server at {address} does not speak TLS 1.2 or 1.3: {error.reason}",
+        )
+    if isinstance(error, TLSError) and heard and not speaks_tls(heard):
+        return UpstreamError(
+            Code.UPSTREAM_NOT_TELEPORT,
+            f"the server at {address} does not speak TLS: its answer begins with {heard[:16]!r}",
+        )
     if isinstance(error, TLSError):
         return UpstreamError(
             Code.UPSTREAM_TLS_FAILED,
@@ -124,6 +142,23 @@ def explain_handshake_failure(
         next_step="Check that the address is the web address of a Teleport Proxy; then that TLS"
         " routing is on in the cluster and its version serves this database protocol.",
         prospect=Prospect.ONCE,
+    )
+
+
+def _is_about_version(error: TLSError) -> bool:
+    return error.alert == _ALERT_VERSION or error.reason == _REASON_VERSION
+
+
+def not_teleport(address: object, likeness: str) -> UpstreamError:
+    """Something else answers at the address.
+
+    Args:
+        address: The Teleport Proxy's, or so we thought.
+        likeness: What it is like, such as `an SSH server`.
+    """
+    return UpstreamError(
+        Code.UPSTREAM_NOT_TELEPORT,
+        f"what answers at {address} looks like {likeness}, not like a Teleport Proxy",
     )
 
 

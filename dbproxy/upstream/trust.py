@@ -1,157 +1,210 @@
 """Whom we trust to be the Teleport Proxy, and who we say we are.
 
-The outer TLS connection normally ends at the Proxy's *web* certificate, which a public authority
-has signed; in some small clusters it is one of the cluster's Host CA. So the roots are the system's
-(or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`), the ones given with `--proxy-ca`, and the Host CA
-that tbot wrote.
+There are three kinds of TLS connection on the way.
 
-Chain and name are judged during the handshake: a server that fails sees neither our certificate
-nor a byte of the client's. The name rules are those of RFC 6125, by the library service-identity.
+| | web | inner | outbound proxy |
+|---|---|---|---|
+| ends at | Teleport Proxy or balancer | Teleport Proxy | a company's `https://` proxy |
+| the system's roots | yes | no | yes |
+| `--proxy-ca` | yes | no | yes |
+| the identity's Host CA | yes | yes, and nothing else | no |
+| names | `--server-name`, or the address | either | the proxy's |
+| pins | yes | no | no |
+| our certificate | on request | on request | never |
+
+Inner is the TLS of the Teleport Proxy itself, inside of an upgraded connection.
+
+The web certificate normally comes from a public authority; in small clusters it is one of the
+cluster's Host CA. The inner one is the Proxy's host certificate, from the Host CA, whose names are
+the Proxy's public addresses and `localhost`. Teleport's own tools check it for the name that they
+dialled, and so do we: the Host CA certifies every host of the cluster, so without that check any
+database agent could pose as the Proxy. With `--server-name` either name will do, because that may
+be how a balancer in front is called.
+
+Chain, name and pins are judged during the handshake: a server that fails sees neither our
+certificate nor a byte of the client's. `--insecure` is for all three kinds, as for Teleport's own
+tools; what pins mean then says `judgement.py`.
+
+Security level 2 of OpenSSL is set, not left to how it was built: no signatures by SHA-1, no RSA
+keys below 2048 bits, neither in certificates nor in the handshake.
+
+Tested in `tests/unit/upstream/test_trust.py`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from ipaddress import ip_address
+from dataclasses import dataclass
+from enum import Enum, unique
+from time import monotonic
+from typing import Final
 
 from cryptography import x509
 from OpenSSL import SSL, crypto
-from service_identity import VerificationError
-from service_identity.cryptography import extract_patterns
-from service_identity.exceptions import CertificateError
-from service_identity.hazmat import DNS_ID, IPAddress_ID, ServiceID, verify_service_identity
 
 from dbproxy.identity import Identity
-from dbproxy.layers import MALFORMED_CERTIFICATE, describe_verify_error
+from dbproxy.upstream.judgement import Rules, ServerJudgement
+from dbproxy.upstream.names import ServerNames, server_name_indication
+from dbproxy.upstream.sessions import ResumableConnection, SessionStore
 
-__all__ = ["ServerJudgement", "UpstreamTrust"]
+__all__ = ["UpstreamTrust"]
 
+_CIPHERS: Final = b"DEFAULT:@SECLEVEL=2"
 
-@dataclass(slots=True)
-class ServerJudgement:
-    """What was found wrong with the server's certificate during one handshake.
-
-    Attributes:
-        host: The name or IP address that it must be for.
-        complaint: The first thing wrong, as the end of a sentence, or None.
-    """
-
-    host: str
-    complaint: str | None = None
-    _names: list[ServiceID] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._names = [_wanted_name(self.host)]
-
-    def note_verify_error(self, number: int, depth: int, certificate: crypto.X509) -> None:
-        """Keep the first failure of chain building."""
-        if self.complaint is None:
-            self.complaint = describe_verify_error(number, depth, certificate)
-
-    def check_name(self, certificate: crypto.X509) -> bool:
-        """Whether the certificate is for the host; what is wrong is kept."""
-        try:
-            self.complaint = self._name_complaint(certificate.to_cryptography())
-        except MALFORMED_CERTIFICATE as error:
-            self.complaint = f"is malformed: {error}"
-        return self.complaint is None
-
-    def _name_complaint(self, leaf: x509.Certificate) -> str | None:
-        try:
-            verify_service_identity(extract_patterns(leaf), self._names, [])
-        except (VerificationError, CertificateError):
-            return f"is for {_names_of(leaf)}, not for {self.host}"
-        return None
+_Roots = Sequence[x509.Certificate]
 
 
-def _wanted_name(host: str) -> ServiceID:
-    try:
-        return IPAddress_ID(str(ip_address(host)))
-    except ValueError:
-        return DNS_ID(host)
+@unique
+class _Kind(Enum):
+    WEB = "web"
+    INNER = "inner"
+    OUTBOUND_PROXY = "outbound proxy"
 
 
-def _names_of(certificate: x509.Certificate) -> str:
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
-        return "no name at all"
-    known = [str(name.value) for name in names if isinstance(name, x509.DNSName | x509.IPAddress)]
-    return ", ".join(known) or "no name at all"
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """What connections of one kind share, for one generation and one set of roots."""
+
+    context: SSL.Context
+    anchors: _Roots
+    sessions: SessionStore
 
 
 class UpstreamTrust:
-    """Makes the TLS contexts for connections to the Teleport Proxy.
+    """Makes the TLS connections on the way to the Teleport Proxy.
 
-    A context is made once for each generation of the identity and each set of roots, with and
-    without the identity's certificate.
+    A context is made once for each generation of the identity and each set of roots, for each kind
+    of connection, with and without the identity's certificate; its sessions are resumed.
 
     Args:
         extra_roots: More authorities to trust, or what returns them; asked for each connection.
-        insecure: Trust any server.
+        insecure: Trust any server that has a pinned key; without pins, any server.
+        pins: Digests of public keys (`parse_pins`): the Teleport Proxy must have one of them.
+        server_name: How the certificate calls the server, when not by the name that is dialled.
+        clock: Seconds that never go back, for the age of sessions.
     """
 
     def __init__(
         self,
-        extra_roots: Sequence[x509.Certificate] | Callable[[], Sequence[x509.Certificate]] = (),
+        extra_roots: _Roots | Callable[[], _Roots] = (),
         *,
         insecure: bool = False,
+        pins: frozenset[bytes] = frozenset(),
+        server_name: str | None = None,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self._extra_roots = extra_roots if callable(extra_roots) else lambda: extra_roots
         self._insecure = insecure
-        self._made_for: tuple[int, Sequence[x509.Certificate]] = (0, ())
-        self._contexts: dict[bool, SSL.Context] = {}
+        self._pins = pins
+        self._server_name = server_name
+        self._clock = clock
+        self._roots: _Roots = ()
+        self._generation = 0
+        self._prepared: dict[tuple[_Kind, bool], _Prepared] = {}
 
     def connection(
         self, host: str, alpn: Sequence[str], identity: Identity, *, authenticate: bool
-    ) -> tuple[SSL.Connection, ServerJudgement]:
-        """A new client connection without a socket, and the judgement it will fill in.
+    ) -> tuple[ResumableConnection, ServerJudgement]:
+        """A connection to the web port, without a socket, and the judgement it will fill in.
 
         Args:
-            host: The name or address that the server's certificate must be for; also the SNI.
-            alpn: What to offer, the preferred value first.
+            host: The name or address that is dialled; the server's certificate must be for it, and
+                it is the SNI, unless there is another server name.
+            alpn: What to offer, the preferred value first; empty for no ALPN at all.
             identity: Whose Host CA is trusted and whose certificate may be presented.
             authenticate: Whether to present that certificate.
         """
-        connection = SSL.Connection(self._context(identity, authenticate), None)
-        connection.set_alpn_protos([value.encode() for value in alpn])
-        if not _is_ip_address(host):  # RFC 6066 §3 allows names only
-            connection.set_tlsext_host_name(host.encode("idna"))
-        judgement = ServerJudgement(host)
-        connection.set_app_data(judgement)
-        connection.set_connect_state()
+        prepared = self._for_identity(_Kind.WEB, identity, authenticate)
+        name = self._server_name or host
+        return self._connection(prepared, [name], alpn, self._pins)
+
+    def inner_connection(
+        self, host: str, alpn: Sequence[str], identity: Identity, *, authenticate: bool
+    ) -> tuple[ResumableConnection, ServerJudgement]:
+        """A connection to the Teleport Proxy itself inside of an upgraded one; args as above.
+
+        The identity's Host CA alone vouches for the server; pins are for the outer layer.
+        """
+        prepared = self._for_identity(_Kind.INNER, identity, authenticate)
+        names = [host] if self._server_name is None else [self._server_name, host]
+        return self._connection(prepared, names, alpn, frozenset())
+
+    def outbound_proxy_connection(
+        self, host: str, alpn: Sequence[str] = ()
+    ) -> tuple[ResumableConnection, ServerJudgement]:
+        """A connection to an `https://` proxy on the way: never with a certificate of ours.
+
+        Args:
+            host: The proxy's name or address.
+            alpn: What to offer; nothing by default.
+        """
+        self._forget_other_roots()
+        key = (_Kind.OUTBOUND_PROXY, False)
+        if key not in self._prepared:
+            self._prepared[key] = self._prepare(self._roots, system_roots=True)
+        return self._connection(self._prepared[key], [host], alpn, frozenset())
+
+    def _connection(
+        self,
+        prepared: _Prepared,
+        names: Sequence[str],
+        alpn: Sequence[str],
+        pins: frozenset[bytes],
+    ) -> tuple[ResumableConnection, ServerJudgement]:
+        rules = Rules(ServerNames(names), prepared.anchors, pins, self._insecure)
+        judgement = ServerJudgement(rules)
+        key = (*names, *alpn)
+        connection = ResumableConnection(prepared.context, judgement, prepared.sessions, key)
+        if alpn:
+            connection.set_alpn_protos([value.encode() for value in alpn])
+        if (indication := server_name_indication(names[0])) is not None:
+            connection.set_tlsext_host_name(indication)
         return connection, judgement
 
-    def _context(self, identity: Identity, authenticate: bool) -> SSL.Context:
-        roots = self._extra_roots()
-        generation, present_roots = self._made_for
-        if identity.generation != generation or roots is not present_roots:
-            self._contexts.clear()
-            self._made_for = (identity.generation, roots)
-        if authenticate not in self._contexts:
-            self._contexts[authenticate] = self._new_context(identity, roots, authenticate)
-        return self._contexts[authenticate]
+    def _for_identity(self, kind: _Kind, identity: Identity, authenticate: bool) -> _Prepared:
+        self._forget_other_roots()
+        if identity.generation != self._generation:
+            self._generation = identity.generation
+            for key in [key for key in self._prepared if key[0] is not _Kind.OUTBOUND_PROXY]:
+                del self._prepared[key]
+        key = (kind, authenticate)
+        if key not in self._prepared:
+            inner = kind is _Kind.INNER
+            roots = identity.host_cas if inner else (*self._roots, *identity.host_cas)
+            self._prepared[key] = self._prepare(
+                roots, system_roots=not inner, shown=identity if authenticate else None
+            )
+        return self._prepared[key]
 
-    def _new_context(
-        self, identity: Identity, roots: Sequence[x509.Certificate], authenticate: bool
-    ) -> SSL.Context:
+    def _forget_other_roots(self) -> None:
+        roots = self._extra_roots()
+        if roots is not self._roots:
+            self._roots = roots
+            self._prepared.clear()
+
+    def _prepare(
+        self, roots: _Roots, *, system_roots: bool, shown: Identity | None = None
+    ) -> _Prepared:
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.set_min_proto_version(SSL.TLS1_2_VERSION)
-        if authenticate:
-            context.use_certificate(identity.certificate)
-            context.use_privatekey(identity.private_key)
-        if self._insecure:
-            context.set_verify(SSL.VERIFY_NONE)
-            return context
-        context.set_default_verify_paths()
-        store = context.get_cert_store()
-        assert store is not None  # noqa: S101 - a context always has one
-        # Whatever is named is an anchor, also an intermediate or the server's own certificate, as
-        # for Teleport's own tools (Go, crypto/x509/verify.go: a chain ends at any of the roots).
-        store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
-        for root in (*roots, *identity.host_cas):
-            store.add_cert(crypto.X509.from_cryptography(root))
+        context.set_cipher_list(_CIPHERS)
+        if shown is not None:
+            context.use_certificate(shown.certificate)
+            context.use_privatekey(shown.private_key)
         context.set_verify(SSL.VERIFY_PEER, _verify)
-        return context
+        if not self._insecure:
+            _trust(context, roots, system_roots=system_roots)
+        return _Prepared(context, tuple(roots), SessionStore(clock=self._clock))
+
+
+def _trust(context: SSL.Context, roots: _Roots, *, system_roots: bool) -> None:
+    if system_roots:
+        context.set_default_verify_paths()
+    store = context.get_cert_store()
+    assert store is not None  # noqa: S101 - a context always has one
+    # Whatever is named is an anchor, also an intermediate or the server's own certificate, as
+    # for Teleport's own tools (Go, crypto/x509/verify.go: a chain ends at any of the roots).
+    store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+    for root in roots:
+        store.add_cert(crypto.X509.from_cryptography(root))
 
 
 def _verify(
@@ -159,15 +212,4 @@ def _verify(
 ) -> bool:
     judgement = connection.get_app_data()
     assert isinstance(judgement, ServerJudgement)  # noqa: S101 - set for each connection above
-    if not ok:
-        judgement.note_verify_error(error, depth, certificate)
-        return False
-    return depth > 0 or judgement.check_name(certificate)
-
-
-def _is_ip_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
+    return judgement.judge(certificate, error, depth, ok=bool(ok))

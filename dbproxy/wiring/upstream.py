@@ -1,5 +1,7 @@
 """The dialer: where the Teleport Proxy is, and what it is trusted by."""
 
+from typing import Final
+
 from dbproxy.errors import ConfigError
 from dbproxy.events import AuthoritiesPassedOver, InsecureChoice, Subscriber
 from dbproxy.identity import TbotConfig
@@ -13,10 +15,21 @@ from dbproxy.upstream import (
     RouteFinder,
     UpstreamDialer,
     UpstreamTrust,
+    parse_pins,
+    parse_server_name,
 )
 from dbproxy.wiring.proxy_address import proxy_address
 
 __all__ = ["make_dialer", "make_route_finder"]
+
+_ANYBODY: Final = (
+    "the certificate of the Teleport Proxy is not verified: anyone on the network path can pose as"
+    " the database and read everything"
+)
+_PINS_ONLY: Final = (
+    "of the certificate of the Teleport Proxy only the public key is compared, with --proxy-pin;"
+    " what goes through a load balancer with that key is not verified again behind it"
+)
 
 
 def make_dialer(
@@ -34,13 +47,17 @@ def make_dialer(
         publish(
             InsecureChoice(
                 option="--insecure" if settings.insecure else f"insecure in {settings.config}",
-                consequence="the certificate of the Teleport Proxy is not verified: anyone on"
-                " the network path can pose as the database and read everything",
+                consequence=_PINS_ONLY if settings.proxy_pin else _ANYBODY,
             )
         )
     return UpstreamDialer(
         address.preferred,
-        UpstreamTrust(_roots(settings, config, publish), insecure=insecure),
+        UpstreamTrust(
+            _roots(settings, config, publish),
+            insecure=insecure,
+            pins=parse_pins(settings.proxy_pin),
+            server_name=settings.server_name and parse_server_name(settings.server_name),
+        ),
         connect_timeout=settings.connect_timeout,
         handshake_timeout=settings.handshake_timeout,
         max_handshakes=settings.max_handshakes,

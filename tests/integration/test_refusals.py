@@ -359,7 +359,7 @@ async def test_an_upstream_with_a_certificate_for_another_name_is_refused(
             f"the certificate that the Teleport Proxy at {lab.address} showed is for"
             " other.example.com, not for 127.0.0.1"
         )
-        await assert_refused(proxy, psql, Code.UPSTREAM_UNTRUSTED, reason)
+        await assert_refused(proxy, psql, Code.UPSTREAM_NAME_MISMATCH, reason)
 
 
 @checked_modes
@@ -373,7 +373,7 @@ async def test_an_upstream_with_an_expired_certificate_is_refused(
         reason = (
             f"the certificate that the Teleport Proxy at {lab.address} showed (CN=web) has expired"
         )
-        await assert_refused(proxy, psql, Code.UPSTREAM_UNTRUSTED, reason)
+        await assert_refused(proxy, psql, Code.UPSTREAM_CERTIFICATE_EXPIRED, reason)
 
 
 @every_mode
@@ -476,8 +476,8 @@ async def test_an_upstream_that_speaks_no_tls_is_named(
         server(b"HTTP/1.1 400 Bad Request\r\n\r\n") as address,
         proxy_in(mode, proxy=address) as proxy,
     ):
-        reason = f"the TLS handshake with the Teleport Proxy at {address} failed: "
-        await assert_refused(proxy, psql, Code.UPSTREAM_TLS_FAILED, reason)
+        reason = f"what answers at {address} looks like a web server without TLS (plain HTTP)"
+        await assert_refused(proxy, psql, Code.UPSTREAM_NOT_TELEPORT, reason)
 
 
 @checked_modes

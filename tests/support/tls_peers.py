@@ -81,14 +81,15 @@ def make_credentials(
         .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
     )
     if names:
-        general_names = [_general_name(name) for name in names]
+        general_names = [general_name(name) for name in names]
         builder = builder.add_extension(x509.SubjectAlternativeName(general_names), critical=False)
     if usages:
         builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
     return Credentials(builder.sign(authority.key if authority else key, hashes.SHA256()), key)
 
 
-def _general_name(name: str) -> x509.GeneralName:
+def general_name(name: str) -> x509.GeneralName:
+    """The name of a certificate for a DNS name or an IP address."""
     try:
         return x509.IPAddress(ip_address(name))
     except ValueError:

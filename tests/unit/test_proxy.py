@@ -27,6 +27,7 @@ from dbproxy import (
     Settings,
     Started,
 )
+from dbproxy.errors import UsageError
 from dbproxy.events import (
     ConnectionClosed,
     IdentityLoaded,
@@ -230,11 +231,37 @@ class TestInsecureChoices:
         choice, _tunnel = bench.published(InsecureChoice)
         assert choice.option == "--insecure"
 
+    async def test_a_pin_holds_although_trusting_anybody_and_the_event_says_so(
+        self, destination: Path
+    ) -> None:
+        stranger = server_context(make_credentials(None, "stranger"), alpn=["teleport-postgres"])
+        pin = f"sha256:{bytes(32).hex()}"
+        async with (
+            running(destination, stranger, insecure=True, proxy_pin=(pin,)) as bench,
+            await bench.connect() as client,
+        ):
+            await client.send_all(STARTUP)
+            assert b"[upstream-pin-mismatch]" in await client.receive_some()
+        choice, _tunnel = bench.published(InsecureChoice)
+        assert "only the public key is compared" in choice.consequence
+
+    @pytest.mark.parametrize(
+        "settings",
+        [{"proxy_pin": ("sha256:nonsense",)}, {"server_name": "no:name"}],
+        ids=["pin", "server name"],
+    )
+    async def test_a_malformed_choice_ends_the_start(
+        self, settings: dict[str, Any], destination: Path, upstream_context: ssl.SSLContext
+    ) -> None:
+        with pytest.RaisesGroup(UsageError, flatten_subgroups=True):
+            async with running(destination, upstream_context, **settings):
+                pass
+
     async def test_without_it_a_stranger_is_refused(self, destination: Path) -> None:
         stranger = server_context(make_credentials(None, "stranger"), alpn=["teleport-postgres"])
         async with running(destination, stranger) as bench, await bench.connect() as client:
             await client.send_all(STARTUP)
-            assert b"[upstream-untrusted]" in await client.receive_some()
+            assert b"[upstream-self-signed]" in await client.receive_some()
         assert [it.option for it in bench.published(InsecureChoice)] == ["--tunnel"]
 
     async def test_a_named_authority_is_trusted(self, destination: Path, tmp_path: Path) -> None:

@@ -83,7 +83,15 @@ def test_every_setting_has_a_flag_of_its_own(resolve: Resolve) -> None:
             "teleport.example.com",
             "--no-discovery",
         ),
-        *("--proxy-ca=ca.pem", "--insecure", "-d", "--log-format=json", "show", "example-server"),
+        *("--proxy-ca=ca.pem", "--proxy-pin=sha256:a", "--proxy-pin=sha256:b"),
+        *(
+            "--server-name=web.example.com",
+            "--insecure",
+            "-d",
+            "--log-format=json",
+            "show",
+            "example-server",
+        ),
         *("--listen=tcp://127.0.0.1:1", "--unsafe-listen-anywhere", "--terminate"),
         *("--server-cert=c.pem", "--server-key=k.pem", "-u", "alice", "-n", "example"),
         *("--format=json", "--connect-timeout=1s", "--handshake-timeout=2s"),
@@ -95,6 +103,8 @@ def test_every_setting_has_a_flag_of_its_own(resolve: Resolve) -> None:
         proxy="teleport.example.com",
         no_discovery=True,
         proxy_ca=Path("ca.pem"),
+        proxy_pin=("sha256:a", "sha256:b"),
+        server_name="web.example.com",
         insecure=True,
         debug=True,
         log_format="json",
@@ -120,6 +130,8 @@ def test_every_setting_has_an_environment_variable(resolve: Resolve) -> None:
         "DBPROXY_DESTINATION_DIR": "/opt/machine-id",
         "DBPROXY_PROXY": "teleport.example.com",
         "DBPROXY_PROXY_CA": "ca.pem",
+        "DBPROXY_PROXY_PIN": "sha256:a,sha256:b",
+        "DBPROXY_SERVER_NAME": "web.example.com",
         "DBPROXY_INSECURE": "1",
         "DBPROXY_DEBUG": "true",
         "DBPROXY_LOG_FORMAT": "json",
@@ -138,6 +150,8 @@ def test_every_setting_has_an_environment_variable(resolve: Resolve) -> None:
         destination_dir=Path("/opt/machine-id"),
         proxy="teleport.example.com",
         proxy_ca=Path("ca.pem"),
+        proxy_pin=("sha256:a", "sha256:b"),
+        server_name="web.example.com",
         insecure=True,
         debug=True,
         log_format="json",
@@ -366,3 +380,12 @@ def test_tbots_own_variable_switches_discovery_off(
     resolve: Resolve, environment: dict[str, str], is_off: bool
 ) -> None:
     assert resolve("show", env=environment).no_discovery is is_off
+
+
+def test_a_repeatable_flag_beats_its_environment_and_may_come_before_the_command(
+    resolve: Resolve,
+) -> None:
+    environment = {"DBPROXY_PROXY_PIN": "sha256:a,sha256:b"}
+    assert resolve("show", "--proxy-pin=sha256:c", env=environment).proxy_pin == ("sha256:c",)
+    early = resolve("--proxy-pin=sha256:d", "--proxy-pin=sha256:e", "show", env=environment)
+    assert early.proxy_pin == ("sha256:d", "sha256:e")

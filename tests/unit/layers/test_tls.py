@@ -277,3 +277,14 @@ def test_tls_and_ping_and_tls_can_be_stacked(localhost: Credentials) -> None:
     shake_hands(near, far)
     near.send(b"x" * MIB)
     assert far.receive(near.outgoing()) == b"x" * MIB
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 1000])
+def test_the_first_bytes_are_kept_but_no_more(size: int) -> None:
+    layer = client_layer()
+    layer.start()
+    assert layer.heard == b""
+    banner = b"\x16\x03\x03\x40\x00" + bytes(range(200))
+    for start in range(0, len(banner), size):
+        layer.receive(banner[start : start + size])
+    assert layer.heard == banner[:64]

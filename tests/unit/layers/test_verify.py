@@ -18,6 +18,7 @@ def leaf(authority: Authority) -> crypto.X509:
     ("number", "words"),
     [
         (2, "was issued by an authority that is not known"),
+        (7, "is not signed by the authority that it names"),
         (9, "is not valid yet"),
         (10, "has expired"),
         (18, "is self-signed"),

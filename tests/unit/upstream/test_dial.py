@@ -118,7 +118,7 @@ class TestTrust:
         async with open_server(tls_handler(context, answer)) as port:
             with pytest.raises(UpstreamError, match=f"is for {names[0]}, not for") as caught:
                 await dial(port)
-        assert caught.value.code is Code.UPSTREAM_UNTRUSTED
+        assert caught.value.code is Code.UPSTREAM_NAME_MISMATCH
 
     async def test_a_server_of_another_authority_is_not_trusted(self, dial: Dial) -> None:
         context = server_context(make_credentials(make_authority("foreign"), "127.0.0.1"))
@@ -192,25 +192,26 @@ class TestFailures:
         assert "reset the connection before it answered" in error.message
 
     @pytest.mark.parametrize(
-        "greeting",
+        ("greeting", "code", "words"),
         [
-            b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n",
-            b"HTTP/1.1 400 Bad Request\r\n\r\n",
-            b"\x15\x03\x03\x00\x02\x02\x28",
-            bytes(100),
-            b"\xff" * 1000,
+            (b"SSH-2.0-OpenSSH_9.2p1\r\n", Code.UPSTREAM_NOT_TELEPORT, "looks like an SSH server"),
+            (b"HTTP/1.1 400 Bad Request\r\n\r\n", Code.UPSTREAM_NOT_TELEPORT, "a web server"),
+            (b"\x15\x03\x03\x00\x02\x02\x28", Code.UPSTREAM_TLS_FAILED, "handshake failure"),
+            (bytes(100), Code.UPSTREAM_NOT_TELEPORT, r"begins with b'\x00\x00"),
+            (b"\xff" * 1000, Code.UPSTREAM_NOT_TELEPORT, "does not speak TLS"),
         ],
         ids=["ssh", "http", "alert", "zeros", "ones"],
     )
-    async def test_a_server_that_speaks_something_else_fails_the_handshake(
-        self, greeting: bytes, dial: Dial
+    async def test_a_server_that_speaks_something_else_is_named_as_far_as_it_can_be(
+        self, greeting: bytes, code: Code, words: str, dial: Dial
     ) -> None:
         async def greet(stream: trio.SocketStream) -> None:
             await stream.send_all(greeting)
             await wait_for_end(stream)
 
         error = await self.dial_server(dial, greet)
-        assert error.code is Code.UPSTREAM_TLS_FAILED
+        assert error.code is code
+        assert words in error.message
 
     async def test_a_server_that_stalls_is_given_up(self, dial: Dial) -> None:
         error = await self.dial_server(dial, wait_for_end, handshake_timeout=0.05)

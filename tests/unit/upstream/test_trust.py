@@ -31,9 +31,10 @@ from tls_peers import (
     shake_hands,
 )
 
+from dbproxy.errors import UsageError
 from dbproxy.identity import Identity
 from dbproxy.layers import LayerError, TLSError, TLSLayer
-from dbproxy.upstream import UpstreamTrust
+from dbproxy.upstream import UpstreamTrust, parse_server_name
 
 HOST = "teleport.example.com"
 ALPN = ("teleport-postgres-ping", "teleport-postgres")
@@ -53,7 +54,7 @@ def complaint_about(
         failure = error
     assert (failure is None) == (judgement.complaint is None)
     assert failure is None or failure.during_handshake
-    return judgement.complaint
+    return None if judgement.complaint is None else str(judgement.complaint)
 
 
 def serve(credentials: Credentials) -> StdlibTLS:
@@ -380,3 +381,146 @@ def test_the_contexts_of_an_earlier_generation_are_dropped(identity: Identity) -
     gc.collect()
     assert first() is None
     assert second() is not None
+
+
+class TestInnerConnections:
+    """The Teleport Proxy itself, inside of an upgraded connection."""
+
+    def trusted(
+        self, credentials: Credentials, identity: Identity, trust: UpstreamTrust, host: str = HOST
+    ) -> bool:
+        connection, judgement = trust.inner_connection(host, ALPN, identity, authenticate=False)
+        try:
+            shake_hands(TLSLayer(connection), serve(credentials))
+        except TLSError:
+            assert judgement.complaint is not None
+            return False
+        return True
+
+    def test_the_host_ca_alone_vouches(
+        self,
+        cluster: Cluster,
+        web_authority: Authority,
+        identity: Identity,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        system = make_authority("system")
+        (tmp_path / "roots.pem").write_bytes(system.pem)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "roots.pem"))
+        trust = UpstreamTrust([web_authority.certificate])
+        shown = {
+            name: self.trusted(make_credentials(authority, HOST), identity, trust)
+            for name, authority in (
+                ("host", cluster.host),
+                ("user", cluster.user),
+                ("web", web_authority),
+                ("system", system),
+            )
+        }
+        assert shown == {"host": True, "user": False, "web": False, "system": False}
+
+    def test_another_host_of_the_cluster_cannot_pose_as_the_proxy(
+        self, cluster: Cluster, identity: Identity
+    ) -> None:
+        agent = make_credentials(cluster.host, "agent.teleport.cluster.local")
+        assert not self.trusted(agent, identity, UpstreamTrust())
+
+    def test_with_a_server_name_either_name_will_do(
+        self, cluster: Cluster, identity: Identity
+    ) -> None:
+        trust = UpstreamTrust(server_name="balancer.example.com")
+        for names, trusted in (
+            ([HOST], True),
+            (["balancer.example.com"], True),
+            (["localhost", "127.0.0.1"], False),
+        ):
+            credentials = make_credentials(cluster.host, *names)
+            assert self.trusted(credentials, identity, trust) is trusted
+
+    def test_insecure_goes_for_them_and_pins_do_not(self, identity: Identity) -> None:
+        stranger = make_credentials(None, "stranger")
+        trust = UpstreamTrust(insecure=True, pins=frozenset([bytes(32)]))
+        assert self.trusted(stranger, identity, trust)
+
+    def test_our_certificate_is_shown_on_request(
+        self, cluster: Cluster, identity: Identity
+    ) -> None:
+        for authenticate in (True, False):
+            context = server_context(make_credentials(cluster.host, HOST))
+            context.verify_mode = ssl.CERT_OPTIONAL
+            context.load_verify_locations(cadata=certificate_pem(*identity.user_cas).decode())
+            server = StdlibTLS(context, server_side=True)
+            connection, _ = UpstreamTrust().inner_connection(
+                HOST, ALPN, identity, authenticate=authenticate
+            )
+            shake_hands(TLSLayer(connection), server)
+            assert (server.tls.getpeercert(binary_form=True) is not None) is authenticate
+
+
+class TestOutboundProxies:
+    """A company's `https://` proxy."""
+
+    def test_a_given_root_vouches_and_our_certificate_is_never_shown(
+        self, web_authority: Authority, identity: Identity
+    ) -> None:
+        trust = UpstreamTrust([web_authority.certificate], server_name=HOST)
+        trust.connection(HOST, ALPN, identity, authenticate=True)
+        context = server_context(make_credentials(web_authority, "proxy.example.com"))
+        context.verify_mode = ssl.CERT_OPTIONAL
+        server = StdlibTLS(context, server_side=True)
+        connection, _ = trust.outbound_proxy_connection("proxy.example.com")
+        shake_hands(TLSLayer(connection), server)
+        assert server.tls.getpeercert(binary_form=True) is None
+        assert server.tls.selected_alpn_protocol() is None
+
+    @pytest.mark.parametrize("names", [["proxy.example.com"], [HOST]])
+    def test_the_host_ca_and_other_names_do_not_count(
+        self, names: Sequence[str], cluster: Cluster, web_authority: Authority
+    ) -> None:
+        authority = cluster.host if names[0] != HOST else web_authority
+        trust = UpstreamTrust([web_authority.certificate], server_name=HOST)
+        connection, judgement = trust.outbound_proxy_connection("proxy.example.com")
+        with pytest.raises(TLSError):
+            shake_hands(TLSLayer(connection), serve(make_credentials(authority, *names)))
+        assert judgement.complaint is not None
+
+    def test_its_context_outlives_a_generation(self, identity: Identity) -> None:
+        trust = UpstreamTrust()
+        first, _ = trust.outbound_proxy_connection("proxy.example.com")
+        trust.connection(HOST, ALPN, replace(identity, generation=2), authenticate=True)
+        second, _ = trust.outbound_proxy_connection("proxy.example.com")
+        assert second.get_context() is first.get_context()
+
+
+class TestServerNames:
+    """`--server-name` for the outer layer."""
+
+    def test_it_is_the_sni_and_what_the_certificate_must_be_for(
+        self, web_authority: Authority, identity: Identity
+    ) -> None:
+        asked: list[str | None] = []
+        context = server_context(make_credentials(web_authority, HOST))
+        context.sni_callback = lambda _tls, name, _context: asked.append(name)
+        trust = UpstreamTrust([web_authority.certificate], server_name=HOST)
+        server = StdlibTLS(context, server_side=True)
+        assert complaint_about(server, trust, identity, "10.0.0.1") is None
+        assert asked == [HOST]
+
+    def test_the_address_does_not_count_any_more(
+        self, web_authority: Authority, identity: Identity
+    ) -> None:
+        trust = UpstreamTrust([web_authority.certificate], server_name="other.example.com")
+        complaint = complaint_about(serve(make_credentials(web_authority, HOST)), trust, identity)
+        assert complaint == f"is for {HOST}, not for other.example.com"
+
+    @pytest.mark.parametrize(
+        ("text", "name"), [(HOST, HOST), (f" {HOST}. ", HOST), ("10.0.0.1", "10.0.0.1")]
+    )
+    def test_names_and_addresses_are_taken(self, text: str, name: str) -> None:
+        assert parse_server_name(text) == name
+
+    @pytest.mark.parametrize("text", ["", ".", "a b", f"{HOST}:443", "x" * 64, "https://x", "*.a"])
+    def test_anything_else_is_one_sentence(self, text: str) -> None:
+        with pytest.raises(UsageError, match="is neither a host name nor an IP address"):
+            parse_server_name(text)
