@@ -83,16 +83,17 @@ class _SocksProxy(OutboundProxy):
         wanted = self.options.credentials
         method = Method.NONE if wanted is None else Method.PASSWORD
         if method not in offered:
-            await transport.send_all(choose_method(Method.NOTHING_ACCEPTABLE))
             self.note("", None, Method.NOTHING_ACCEPTABLE)
+            await transport.send_all(choose_method(Method.NOTHING_ACCEPTABLE))
             raise SocksError(f"the client does not offer method {method}")
         await transport.send_all(choose_method(method))
         if wanted is None:
             return None
         shown = Credentials(*await reader.next(parse_password))
-        await transport.send_all(password_status(accepted=shown == wanted))
         if shown != wanted:
             self.note("", shown, Method.NOTHING_ACCEPTABLE)
+        await transport.send_all(password_status(accepted=shown == wanted))
+        if shown != wanted:
             raise SocksError("wrong user name or password")
         return shown
 
@@ -132,7 +133,12 @@ class _Reader:
 
 
 def _reply_for(error: Exception) -> Reply:
-    number = error.errno if isinstance(error, OSError) else None
-    if number is not None and number in REPLIES:
-        return REPLIES[number]
-    return Reply.HOST_UNREACHABLE if isinstance(error, OSError) else Reply.GENERAL_FAILURE
+    """Finds the reply for a failure; trio puts the attempts at all addresses behind one error."""
+    cause: BaseException | None = error
+    while isinstance(cause, OSError) and cause.errno is None and cause.__cause__ is not None:
+        cause = cause.__cause__
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    if not isinstance(cause, OSError):
+        return Reply.GENERAL_FAILURE
+    return REPLIES.get(cause.errno or 0, Reply.HOST_UNREACHABLE)
