@@ -42,7 +42,6 @@ DEFAULT_LISTEN: Final = "127.0.0.1:0"
 WEB_CA_FILE: Final = "web-ca.pem"
 AUDIT_FILE: Final = "audit.jsonl"
 PROXY_DIRECTORY: Final = "proxy"
-KEY_LOG_FILE: Final = "tls-secrets.log"
 
 
 class Lab(ProxyControls):
@@ -81,7 +80,7 @@ class Lab(ProxyControls):
         self.web_ca_file = directory / WEB_CA_FILE
         self.web_ca_file.write_bytes(self.authority.web_ca.pem)
         self._database = DatabaseService(cluster, databases, self.roles, self.audit)
-        self._gatekeeper = Gatekeeper(self.authority, directory / PROXY_DIRECTORY / KEY_LOG_FILE)
+        self._gatekeeper = Gatekeeper(self.authority, directory / PROXY_DIRECTORY)
         web = WebServer(cluster, lambda: self.address, options.web)
         proxy = Proxy(self._contexts(options), self._gatekeeper, self._database, web, options)
         super().__init__(proxy, web, self._gatekeeper)

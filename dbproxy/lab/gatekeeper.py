@@ -41,17 +41,19 @@ class Gatekeeper:
 
     Args:
         authority: knows when it issued what.
-        key_log: where OpenSSL logs secrets while there is a rejection.
+        directory: where OpenSSL logs secrets while there is a rejection.
 
     Attributes:
         rejected: how many certificates have been rejected.
     """
 
-    def __init__(self, authority: Authority, key_log: Path) -> None:
+    def __init__(self, authority: Authority, directory: Path) -> None:
         self.rejected = 0
         self._authority = authority
-        self._key_log = key_log
+        self._directory = directory
+        self._rejections = 0
         self._rejection: Rejection | None = None
+        self._key_log: Path | None = None
 
     @property
     def rejection(self) -> Rejection | None:
@@ -60,15 +62,22 @@ class Gatekeeper:
 
     @rejection.setter
     def rejection(self, rejection: Rejection | None) -> None:
-        self._key_log.unlink(missing_ok=True)
+        if self._key_log is not None:
+            self._key_log.unlink(missing_ok=True)
+            self._key_log = None
         if rejection is not None:
+            self._rejections += 1
+            self._key_log = self._directory / f"tls-secrets-{self._rejections}.log"
             self._key_log.touch(mode=0o600)
         self._rejection = rejection
 
     @property
     def key_log(self) -> Path | None:
-        """Where contexts have to log their secrets, ``None`` for nowhere."""
-        return self._key_log if self._rejection is not None else None
+        """Where contexts have to log their secrets, ``None`` for nowhere.
+
+        Each rejection has a file of its own, so that it has contexts of its own, too.
+        """
+        return self._key_log
 
     def last_word(self, stream: TLSServerStream) -> bytes | None:
         """Returns the record that rejects this client, ``None`` to let it in; a `LastWord`.
@@ -90,7 +99,8 @@ class Gatekeeper:
         return self._authority.issue_time(certificate) < rejection.issued_before
 
     def _secret_of(self, client_random: bytes) -> bytes:
-        for line in reversed(self._key_log.read_text().splitlines()):
+        lines = self._key_log.read_text().splitlines() if self._key_log is not None else []
+        for line in reversed(lines):
             label, random, secret = line.split(" ")
             if label == SERVER_TRAFFIC and random == client_random.hex():
                 return bytes.fromhex(secret)

@@ -68,8 +68,9 @@ def frame(opcode: int, payload: bytes, *, key: bytes | None = bytes(4), fin: boo
         head = struct.pack("!BBH", first, mask | 126, size)
     else:
         head = struct.pack("!BBQ", first, mask | 127, size)
-    masked = bytes(byte ^ (key or bytes(4))[i % 4] for i, byte in enumerate(payload))
-    return head + (key or b"") + (payload if key == bytes(4) else masked)
+    if key is not None and any(key):
+        payload = bytes(byte ^ key[i % 4] for i, byte in enumerate(payload))
+    return head + (key or b"") + payload
 
 
 @dataclass

@@ -105,6 +105,19 @@ async def test_a_renewed_certificate_is_accepted(tmp_path: Path, version: ssl.TL
         assert not list((client.lab.directory / "proxy").glob("*.log"))
 
 
+async def test_a_rejection_may_replace_another(tmp_path: Path) -> None:
+    async with open_client(tmp_path) as client:
+        context = context_of(client, issue(client.lab, MONGO), VERSIONS[1])
+        for alert in (Alert.CERTIFICATE_EXPIRED, Alert.CERTIFICATE_REVOKED):
+            client.lab.reject_certificates(alert)
+            with pytest.raises(ssl.SSLError, match=alert.name):
+                await shake_hands_and_read(client, context)
+        client.lab.accept_certificates()
+        client.lab.reject_certificates(Alert.BAD_CERTIFICATE)
+        with pytest.raises(ssl.SSLError, match="BAD_CERTIFICATE"):
+            await shake_hands_and_read(client, context)
+
+
 async def test_a_moment_decides(tmp_path: Path) -> None:
     async with open_client(tmp_path) as client:
         now = datetime.now(UTC)
