@@ -168,6 +168,15 @@ async def test_a_fault_is_met_once(tmp_path: Path, step: Step, action: Action) -
         assert [fault.step for fault in behind.balancer.faults.injected] == [step]
 
 
+@pytest.mark.usefixtures("no_descriptor_may_be_left")
+async def test_leaving_the_balancer_closes_what_is_open(tmp_path: Path) -> None:
+    async with open_behind(tmp_path) as behind:
+        outer = await behind.connect()
+        assert (await ask(outer, PATH, WEBSOCKET)).status == 101
+        await behind.connect()
+        await behind.connect_tcp()
+
+
 async def test_a_client_that_leaves_takes_its_connection_with_it(tmp_path: Path) -> None:
     async with open_behind(tmp_path) as behind:
         outer = await behind.connect()

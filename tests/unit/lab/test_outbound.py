@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import trio
-from lab_client import echo, exactly
+from lab_client import at_end, echo, exactly
 from loopback import TLSStream, open_server
 from upgraded_client import Response, ask
 
@@ -270,6 +270,18 @@ async def test_a_fault_is_met_once(kind: str, step: Step, action: Action) -> Non
         stream = await dial(stack, proxy)
         assert await get_through(stream, kind, target)
         assert await echoed(stream)
+
+
+@pytest.mark.usefixtures("no_descriptor_may_be_left")
+@pytest.mark.parametrize("kind", ["http", "socks5"])
+async def test_leaving_the_proxy_closes_what_is_open(kind: str) -> None:
+    async with AsyncExitStack() as clients, open_target() as target:
+        async with AsyncExitStack() as stack:
+            proxy = await open_proxy(stack, kind, OutboundOptions())
+            stream = await dial(clients, proxy)
+            assert await get_through(stream, kind, target)
+            await dial(clients, proxy)
+        assert await at_end(stream)
 
 
 @pytest.mark.parametrize("kind", ["http", "socks5"])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from lab_client import ECHO_ALPN, Client, exactly, issue, open_echo_lab, routed, until
+from lab_client import ECHO_ALPN, SSL_REQUEST, Client, exactly, issue, open_echo_lab, routed, until
 from loopback import TLSStream
 from upgraded_client import WEBSOCKET, WebSocket, ask, start_tls
 
@@ -153,6 +153,20 @@ async def test_it_holds_for_a_database_client_inside(
         pair = issue(client.lab, MONGO)
         client.lab.reject_certificates(Alert.CERTIFICATE_REVOKED)
         outer = await shake_hands(client, context_of(client, None, VERSIONS[1]))
+        context = client.context(client.lab.authority.host_ca.pem, pair, version=version)
+        with pytest.raises(ssl.SSLError, match="CERTIFICATE_REVOKED"):
+            await read_inside(outer, context)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_it_holds_for_a_postgresql_client_inside(
+    tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    async with open_client(tmp_path) as client, client.connect() as outer:
+        pair = issue(client.lab)
+        client.lab.reject_certificates(Alert.CERTIFICATE_REVOKED)
+        await outer.send_all(SSL_REQUEST)
+        assert await exactly(outer, 1) == b"S"
         context = client.context(client.lab.authority.host_ca.pem, pair, version=version)
         with pytest.raises(ssl.SSLError, match="CERTIFICATE_REVOKED"):
             await read_inside(outer, context)
