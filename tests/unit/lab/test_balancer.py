@@ -33,6 +33,7 @@ from dbproxy.lab import (
     Step,
     UnknownALPN,
     open_balancer,
+    open_lab,
 )
 
 PATH = "/webapi/connectionupgrade"
@@ -119,6 +120,23 @@ async def test_an_upgraded_connection_goes_through(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(inner.send_all, bytes(1 << 20))
             assert await exactly(inner, 1 << 20) == bytes(1 << 20)
+
+
+async def test_its_certificate_may_have_further_names(tmp_path: Path) -> None:
+    name = "teleport.example.com"
+    async with open_behind(tmp_path, BalancerOptions(names=(name,))) as behind:
+        stream = await start_tls(await behind.connect_tcp(), behind.context(), name)
+        assert (await ask(stream, "/webapi/find")).status == 200
+
+
+async def test_a_proxy_without_a_public_certificate_may_be_behind_it(tmp_path: Path) -> None:
+    async with (
+        open_lab(databases=[], directory=tmp_path / "lab", web_from_host_ca=True) as lab,
+        open_balancer(lab) as balancer,
+    ):
+        with closing(Client(lab, tmp_path)) as client:
+            stream = await Behind(balancer, client).connect()
+            assert (await ask(stream, "/webapi/find")).status == 200
 
 
 async def test_what_is_not_http_does_not_go_through(tmp_path: Path) -> None:
