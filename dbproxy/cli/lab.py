@@ -183,6 +183,16 @@ def _sentence(error: BaseException) -> str:
     callback=_checked(_positive_duration),
     help="Time between the Proxy's pings.",
 )
+@click.option(
+    "--no-ping",
+    is_flag=True,
+    help="Let the Proxy not know ping framing, as Teleport before 10.",
+)
+@click.option(
+    "--balancer",
+    is_flag=True,
+    help="Put an L7 load balancer before the Proxy, so that clients need a connection upgrade.",
+)
 def lab(
     *,
     databases: tuple[str, ...],
@@ -199,6 +209,8 @@ def lab(
     renewal_interval: str,
     split_database_ca: bool,
     ping_interval: str,
+    no_ping: bool,
+    balancer: bool,
 ) -> None:
     """Runs the cluster that the options describe."""
     resources = _resources(databases, service, protocol)
@@ -215,7 +227,9 @@ def lab(
             certificate_ttl=certificate_ttl,
             renewal_interval=renewal_interval,
             split_database_ca=split_database_ca,
+            ping=not no_ping,
             ping_interval=parse_duration(ping_interval).total_seconds(),
+            balancer=balancer,
         )
         with _sentences(), occupy([state, *map(plan.destination_of, resources)]):
             trio.run(run_in_foreground, plan, click.echo)

@@ -10,10 +10,46 @@ Example::
     ) as lab:
         lab.create_role(Path("role.yaml").read_text())
         token = lab.add_bot("app", roles=["machine-id-db"])
+
+What stands between a client and a Proxy has context managers of its own: ``open_balancer``,
+``open_connect_proxy``, ``open_socks_proxy``. What is to go wrong is a `FaultPlan`.
 """
 
+from dbproxy.lab.alerts import Alert
+from dbproxy.lab.balancer import Balancer, BalancerOptions, UnknownALPN, open_balancer
 from dbproxy.lab.cluster import Lab, open_lab
+from dbproxy.lab.connect_proxy import open_connect_proxy
 from dbproxy.lab.database import DatabaseResource
+from dbproxy.lab.faults import NO_FAULTS, Action, Fault, FaultPlan, Step
+from dbproxy.lab.outbound import Credentials, OutboundOptions, OutboundProxy
+from dbproxy.lab.proxy_options import Variant
 from dbproxy.lab.rotation import Phase
+from dbproxy.lab.socks_proxy import open_socks_proxy
+from dbproxy.lab.upgrade import UpgradeOptions
+from dbproxy.lab.webapi import Broken, WebOptions
 
-__all__ = ["DatabaseResource", "Lab", "Phase", "open_lab"]
+__all__ = [
+    "NO_FAULTS",
+    "Action",
+    "Alert",
+    "Balancer",
+    "BalancerOptions",
+    "Broken",
+    "Credentials",
+    "DatabaseResource",
+    "Fault",
+    "FaultPlan",
+    "Lab",
+    "OutboundOptions",
+    "OutboundProxy",
+    "Phase",
+    "Step",
+    "UnknownALPN",
+    "UpgradeOptions",
+    "Variant",
+    "WebOptions",
+    "open_balancer",
+    "open_connect_proxy",
+    "open_lab",
+    "open_socks_proxy",
+]

@@ -43,15 +43,23 @@ class Handler(Enum):
     """A real Proxy serves it, the stand-in does not: handshake, then close."""
 
 
-def supported(only: Sequence[str] | None, *, ping: bool) -> tuple[str, ...]:
+def supported(
+    only: Sequence[str] | None, *, ping: bool, prefer_plain: bool = False
+) -> tuple[str, ...]:
     """Returns the server's list, in its order of preference.
 
     Args:
         only: restrict the list to these values, in their order; ``None`` means all.
         ping: whether the ``-ping`` variants belong to it (Teleport 10 and later).
+        prefer_plain: whether they come last instead of first.
     """
     values = KNOWN if only is None else tuple(only)
-    return tuple(value for value in values if ping or not value.endswith(PING_SUFFIX))
+    known = (value for value in values if ping or not value.endswith(PING_SUFFIX))
+    return tuple(sorted(known, key=_is_ping) if prefer_plain else known)
+
+
+def _is_ping(value: str) -> bool:
+    return value.endswith(PING_SUFFIX)
 
 
 def choose_handler(offered: Sequence[str], server: Sequence[str]) -> Handler | None:

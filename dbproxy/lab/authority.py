@@ -6,6 +6,7 @@ whoever issued the public certificate of the Teleport Proxy.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
@@ -35,6 +36,8 @@ _SWAPS = frozenset(  # the steps at which the other authority begins to issue
         (Phase.UPDATE_SERVERS, Phase.ROLLBACK),
     }
 )
+MAX_ISSUE_TIMES = 10_000
+"""How many certificates' times of issue are remembered; certificates have whole seconds only."""
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")  # always in a Proxy's host certificate
 
 
@@ -70,6 +73,7 @@ class Authority:
         self.phase = Phase.STANDBY
         self.forced_renewals = 0
         self._renewal_forced = trio.Event()
+        self._issue_times: OrderedDict[int, datetime] = OrderedDict()
         self._add_authorities()
 
     @classmethod
@@ -213,9 +217,18 @@ class Authority:
             ValueError: The certificate would end before it starts.
         """
         issued = now or current_time()
-        return (authority or self.user_ca).issue(
+        certificate = (authority or self.user_ca).issue(
             encode_subject(subject),
             public_key,
             not_before=not_before or issued - CLOCK_SKEW,
             not_after=issued + ttl,
         )
+        self._issue_times[certificate.serial_number] = issued
+        if len(self._issue_times) > MAX_ISSUE_TIMES:
+            self._issue_times.popitem(last=False)
+        return certificate
+
+    def issue_time(self, certificate: x509.Certificate) -> datetime:
+        """Return when a user certificate was issued, exactly if that is not long ago."""
+        recorded = self._issue_times.get(certificate.serial_number)
+        return recorded or certificate.not_valid_before_utc + CLOCK_SKEW

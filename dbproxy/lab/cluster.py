@@ -7,7 +7,6 @@ that the other side of the wire is at hand for demos, tests and continuous integ
 from __future__ import annotations
 
 import ssl
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Final
 
 import trio
 
-from dbproxy.lab import alpn as alpn_values
 from dbproxy.lab.address import parse_tcp_address
 from dbproxy.lab.audit import AuditLog, Event
 from dbproxy.lab.authority import Authority, KeyPair
@@ -24,13 +22,20 @@ from dbproxy.lab.contexts import ContextSource
 from dbproxy.lab.database import DatabaseResource, DatabaseService
 from dbproxy.lab.destination_files import Layout
 from dbproxy.lab.destination_writer import BeforeWrite
-from dbproxy.lab.handshake import ConnectionHandler, Handshake
+from dbproxy.lab.faults import NO_FAULTS, FaultPlan
+from dbproxy.lab.gatekeeper import Gatekeeper
+from dbproxy.lab.handshake import ConnectionHandler
 from dbproxy.lab.keys import PrivateKey, new_rsa_key
 from dbproxy.lab.listener import Listener
-from dbproxy.lab.proxy import HANDSHAKE_TIMEOUT, PING_INTERVAL, Proxy, ProxyOptions
+from dbproxy.lab.proxy import Proxy, supported_alpn
+from dbproxy.lab.proxy_controls import ProxyControls
+from dbproxy.lab.proxy_options import HANDSHAKE_TIMEOUT, PING_INTERVAL, ProxyOptions, Variant
 from dbproxy.lab.roles import Role
 from dbproxy.lab.rotation import Phase
 from dbproxy.lab.tbot import Tbot, load_tbot_config
+from dbproxy.lab.upgrade import UpgradeOptions
+from dbproxy.lab.web import WebServer
+from dbproxy.lab.webapi import WebOptions
 
 DEFAULT_CLUSTER: Final = "lab.example.com"
 DEFAULT_LISTEN: Final = "127.0.0.1:0"
@@ -39,7 +44,7 @@ AUDIT_FILE: Final = "audit.jsonl"
 PROXY_DIRECTORY: Final = "proxy"
 
 
-class Lab:
+class Lab(ProxyControls):
     """A running cluster; ``open_lab`` makes one.
 
     Attributes:
@@ -75,24 +80,17 @@ class Lab:
         self.web_ca_file = directory / WEB_CA_FILE
         self.web_ca_file.write_bytes(self.authority.web_ca.pem)
         self._database = DatabaseService(cluster, databases, self.roles, self.audit)
-        self._proxy = Proxy(self._contexts(options), self._database, options)
-        self._listener = Listener(parse_tcp_address(listen), self._proxy.serve)
+        self._gatekeeper = Gatekeeper(self.authority, directory / PROXY_DIRECTORY)
+        web = WebServer(cluster, lambda: self.address, options.web)
+        proxy = Proxy(self._contexts(options), self._gatekeeper, self._database, web, options)
+        super().__init__(proxy, web, self._gatekeeper)
+        self._listener = Listener(parse_tcp_address(listen), proxy.serve)
         self._restart = trio.Event()
 
     @property
     def address(self) -> str:
         """The Proxy's address, ``HOST:PORT``."""
         return str(self._listener.address)
-
-    @property
-    def handshakes(self) -> deque[Handshake]:
-        """Facts about the latest connections to the Proxy, oldest first."""
-        return self._proxy.handshakes
-
-    @property
-    def connections(self) -> int:
-        """How many connections to the Proxy are open."""
-        return self._proxy.connections
 
     def create_role(self, yaml_text: str) -> None:
         """Creates roles, or replaces those of the same name: ``tctl create -f role.yaml``.
@@ -190,16 +188,21 @@ class Lab:
     def _web_certificate(self, options: ProxyOptions) -> KeyPair | None:
         if options.web_from_host_ca:
             return None
-        return options.web_certificate or self.authority.issue_web_certificate()
+        return options.web_certificate or self.authority.issue_web_certificate(
+            options.variant.names
+        )
 
     def _contexts(self, options: ProxyOptions) -> ContextSource:
         return ContextSource(
             self.authority,
             self.directory / PROXY_DIRECTORY,
             web=self._web_certificate(options),
-            alpn=alpn_values.supported(options.alpn, ping=options.ping),
+            alpn=supported_alpn(options),
             minimum_version=options.minimum_tls_version,
             maximum_version=options.maximum_tls_version,
+            tickets=options.variant.session_tickets,
+            names=options.variant.names,
+            key_log=lambda: self._gatekeeper.key_log,
         )
 
 
@@ -220,6 +223,10 @@ async def open_lab(
     handshake_timeout: float = HANDSHAKE_TIMEOUT,
     minimum_tls_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2,
     maximum_tls_version: ssl.TLSVersion = ssl.TLSVersion.MAXIMUM_SUPPORTED,
+    variant: Variant | None = None,
+    web: WebOptions | None = None,
+    upgrade: UpgradeOptions | None = None,
+    faults: FaultPlan = NO_FAULTS,
     on_audit_event: Callable[[Event], object] | None = None,
 ) -> AsyncIterator[Lab]:
     """Runs a cluster for the length of the block; its Proxy accepts connections from the start.
@@ -235,14 +242,19 @@ async def open_lab(
         ping: whether the Proxy knows ``-ping`` ALPN values (Teleport 10 and later).
         ping_interval: seconds between the pings that the Proxy sends.
         alpn: ALPN values that the Proxy knows, in its order of preference; ``None`` means all.
-        handler: serves every established connection instead of the Proxy's own handlers; gets the
-            stream (ping framing already removed) and the connection's facts.
+        handler: serves every established connection, but those to the web server, instead of the
+            Proxy's own handlers; gets the stream (ping framing already removed) and the
+            connection's facts.
         web_certificate: shown instead of one of the web CA: untrusted, wrong name, expired.
         web_from_host_ca: whether the Proxy shows its host certificate to the web as well, as one
             without a public certificate does; it then follows a rotation of the Host CA.
         handshake_timeout: seconds for the ClientHello, and again for each handshake.
         minimum_tls_version: oldest TLS version of outer connections.
         maximum_tls_version: newest TLS version of outer connections.
+        variant: further differences from a usual Proxy.
+        web: what the web API says; ``lab.web`` changes it later.
+        upgrade: which upgrade endpoint there is; ``lab.upgrade`` changes it later.
+        faults: what goes wrong with connections to the Proxy; ``lab.faults`` changes it later.
         on_audit_event: called with each event of the audit log.
 
     Raises:
@@ -262,6 +274,10 @@ async def open_lab(
         web_from_host_ca=web_from_host_ca,
         minimum_tls_version=minimum_tls_version,
         maximum_tls_version=maximum_tls_version,
+        variant=variant or Variant(),
+        web=web or WebOptions(),
+        upgrade=upgrade or UpgradeOptions(),
+        faults=faults,
     )
     _make_private(directory)
     lab = Lab(

@@ -10,7 +10,7 @@ what it has accepted before is not touched.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,11 +23,14 @@ class Contexts:
 
     Attributes:
         outer: web certificate; client certificate verified if given.
+        upgraded: host certificate, for the outer connection inside of an upgraded one; client
+            certificate verified if given.
         postgres: host certificate; client certificate of the User CA required.
         database_tls: host certificate; client certificate of any CA of the cluster required.
     """
 
     outer: ssl.SSLContext
+    upgraded: ssl.SSLContext
     postgres: ssl.SSLContext
     database_tls: ssl.SSLContext
 
@@ -43,6 +46,10 @@ class ContextSource:
         alpn: the server's values in its order of preference.
         minimum_version: oldest TLS version of the outer connection; Go's default is 1.2.
         maximum_version: newest TLS version of the outer connection.
+        tickets: whether clients can resume sessions.
+        names: names of the host certificate besides those of loopback.
+        key_log: returns where contexts log their secrets, ``None`` for nowhere. Whenever this
+            changes there are new contexts, which do not know the tickets of the old ones.
     """
 
     def __init__(
@@ -54,23 +61,37 @@ class ContextSource:
         alpn: Sequence[str],
         minimum_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2,
         maximum_version: ssl.TLSVersion = ssl.TLSVersion.MAXIMUM_SUPPORTED,
+        tickets: bool = True,
+        names: Iterable[str] = (),
+        key_log: Callable[[], Path | None] = lambda: None,
     ) -> None:
         self._authority = authority
         self._directory = directory
         self._alpn = tuple(alpn)
         self._versions = (minimum_version, maximum_version)
+        self._tickets = tickets
+        self._names = tuple(names)
+        self._key_log = key_log
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._web_file = _write_pair(directory / "web.pem", web) if web is not None else None
         self._host_issuer: CertificateAuthority | None = None
-        self._trusted = self._trusted_now()
+        self._basis = self._basis_now()
         self._contexts = self._build()
 
     def current(self) -> Contexts:
-        """Returns the contexts for a connection that begins now."""
-        trusted = self._trusted_now()
-        if trusted != self._trusted:
-            self._contexts, self._trusted = self._build(), trusted
+        """Returns the contexts for a connection that begins now.
+
+        Without tickets each connection has its own: OpenSSL would resume TLS 1.2 sessions from its
+        cache, which Go does not have.
+        """
+        basis = self._basis_now()
+        if basis != self._basis or not self._tickets:
+            self._contexts, self._basis = self._build(), basis
         return self._contexts
+
+    def _basis_now(self) -> tuple[object, ...]:
+        """What contexts are made from, as far as it can change."""
+        return (*self._trusted_now(), self._key_log())
 
     def _trusted_now(self) -> tuple[CertificateAuthority, ...]:
         authority = self._authority
@@ -84,21 +105,36 @@ class ContextSource:
         users = [ca.pem for ca in self._authority.trusted_user_cas]
         everyone = [*users, *(ca.pem for ca in self._authority.trusted_host_cas)]
         host_file = self._host_pair_file()
-        outer = _context(self._web_file or host_file, everyone, ssl.CERT_OPTIONAL)
-        outer.minimum_version, outer.maximum_version = self._versions
-        outer.set_alpn_protocols(list(self._alpn))
         return Contexts(
-            outer,
-            _context(host_file, users, ssl.CERT_REQUIRED),
-            _context(host_file, everyone, ssl.CERT_REQUIRED),
+            self._routing_context(self._web_file or host_file, everyone),
+            self._routing_context(host_file, everyone),
+            self._context(host_file, users, ssl.CERT_REQUIRED),
+            self._context(host_file, everyone, ssl.CERT_REQUIRED),
         )
+
+    def _routing_context(self, pair_file: Path, authorities: Iterable[bytes]) -> ssl.SSLContext:
+        context = self._context(pair_file, authorities, ssl.CERT_OPTIONAL)
+        context.minimum_version, context.maximum_version = self._versions
+        context.set_alpn_protocols(list(self._alpn))
+        return context
+
+    def _context(
+        self, pair_file: Path, authorities: Iterable[bytes], client_certificate: ssl.VerifyMode
+    ) -> ssl.SSLContext:
+        context = _context(pair_file, authorities, client_certificate)
+        if not self._tickets:
+            context.options |= ssl.OP_NO_TICKET
+            context.num_tickets = 0
+        if (key_log := self._key_log()) is not None:
+            context.keylog_filename = str(key_log)
+        return context
 
     def _host_pair_file(self) -> Path:
         """Keeps the host certificate until another Host CA issues those of servers."""
         path = self._directory / "host.pem"
         if self._host_issuer is not self._authority.serving_host_ca:
             self._host_issuer = self._authority.serving_host_ca
-            _write_pair(path, self._authority.issue_proxy_host_certificate())
+            _write_pair(path, self._authority.issue_proxy_host_certificate(self._names))
         return path
 
 

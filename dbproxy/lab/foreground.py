@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 import signal
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,7 @@ import trio
 from dbproxy.lab import guide
 from dbproxy.lab.address import open_address, parse_tcp_address
 from dbproxy.lab.audit import Event
+from dbproxy.lab.balancer import open_balancer
 from dbproxy.lab.cluster import AUDIT_FILE, Lab, open_lab
 from dbproxy.lab.database import DatabaseResource
 
@@ -43,7 +45,9 @@ class Plan:
         certificate_ttl: lifetime of certificates, in Go's notation.
         renewal_interval: time between renewals, in Go's notation.
         split_database_ca: whether the Database CA is an authority of its own.
+        ping: whether the Proxy knows ping framing.
         ping_interval: seconds between the Proxy's pings.
+        balancer: whether an L7 balancer stands before the Proxy.
     """
 
     resources: Sequence[DatabaseResource]
@@ -57,7 +61,9 @@ class Plan:
     certificate_ttl: str
     renewal_interval: str
     split_database_ca: bool
+    ping: bool
     ping_interval: float
+    balancer: bool
 
     def destination_of(self, resource: DatabaseResource) -> Path:
         """The directory with the certificate for one database."""
@@ -82,18 +88,31 @@ async def run_in_foreground(plan: Plan, echo: Echo) -> None:
                 directory=plan.directory,
                 listen=plan.listen,
                 split_database_ca=plan.split_database_ca,
+                ping=plan.ping,
                 ping_interval=plan.ping_interval,
                 on_audit_event=lambda event: echo(describe_event(event)),
             ) as lab,
+            _open_front(plan, lab) as address,
             trio.open_nursery() as nursery,
         ):
             await _start_bot(plan, lab, nursery)
-            for line in describe(plan, lab):
+            for line in describe(plan, lab, address):
                 echo(line)
             for resource in plan.resources:
                 nursery.start_soon(_try_database, resource, echo)
             await anext(signals)
             nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _open_front(plan: Plan, lab: Lab) -> AsyncIterator[str]:
+    """Opens what stands before the Proxy; its value is the address that clients use."""
+    if not plan.balancer:
+        yield lab.address
+        return
+    async with open_balancer(lab) as balancer:
+        lab.web = replace(lab.web, public_addr=balancer.address)
+        yield balancer.address
 
 
 async def _start_bot(plan: Plan, lab: Lab, nursery: trio.Nursery) -> None:
@@ -133,10 +152,17 @@ async def _try_database(resource: DatabaseResource, echo: Echo) -> None:
     )
 
 
-def describe(plan: Plan, lab: Lab) -> list[str]:
-    """Returns what was started, and the commands to try."""
+def describe(plan: Plan, lab: Lab, address: str) -> list[str]:
+    """Returns what was started, and the commands to try.
+
+    Args:
+        plan: what was to run.
+        lab: what runs.
+        address: where clients connect to.
+    """
     return [
         f"Lab cluster {lab.cluster} is running; its Proxy listens on {lab.address}",
+        *([f"  balancer   {address}, which clients use"] if plan.balancer else []),
         *(f"  database   {r.name} ({r.protocol}) at {r.address}" for r in plan.resources),
         f"  roles      {', '.join(lab.roles)}",
         f"  bot        {plan.bot}, renews its certificates every {plan.renewal_interval}",
@@ -144,7 +170,7 @@ def describe(plan: Plan, lab: Lab) -> list[str]:
         f"  web CA     {lab.web_ca_file}",
         f"  audit log  {plan.directory / AUDIT_FILE}",
         "Try:",
-        *(f"  {line}" for line in _commands(plan, lab, plan.resources[0])),
+        *(f"  {line}" for line in _commands(plan, lab, plan.resources[0], address)),
         "Ctrl-C ends the cluster.",
     ]
 
@@ -160,9 +186,9 @@ def describe_event(event: Event) -> str:
     return f"session ended: {who}: {sizes}"
 
 
-def _commands(plan: Plan, lab: Lab, resource: DatabaseResource) -> list[str]:
+def _commands(plan: Plan, lab: Lab, resource: DatabaseResource, address: str) -> list[str]:
     destination = plan.destination_of(resource)
-    proxy = f"localhost:{parse_tcp_address(lab.address).port}"
+    proxy = f"localhost:{parse_tcp_address(address).port}"
     dbproxy = [
         "dbproxy",
         f"--destination-dir={destination}",

@@ -10,6 +10,7 @@ import trio
 from cryptography import x509
 
 from dbproxy.lab.subject import SubjectFields
+from dbproxy.lab.upgrade_record import Upgrade
 
 
 @dataclass
@@ -25,6 +26,8 @@ class Handshake:
         client_certificate: the outer client certificate, verified; ``None`` if none was shown.
         identity: what that certificate's subject says.
         session_reused: whether the client resumed an earlier TLS session.
+        upgrade: the connection upgrade inside of which this connection is, ``None`` for a direct
+            one.
         error: why the connection was refused or broke; ``None`` while all is well.
     """
 
@@ -36,6 +39,7 @@ class Handshake:
     client_certificate: x509.Certificate | None = None
     identity: SubjectFields | None = None
     session_reused: bool = False
+    upgrade: Upgrade | None = None
     error: str | None = None
 
     @property

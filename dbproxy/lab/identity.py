@@ -5,8 +5,8 @@ from __future__ import annotations
 from cryptography import x509
 
 from dbproxy.lab.errors import LabError
-from dbproxy.lab.streams import TLSServerStream
 from dbproxy.lab.subject import SubjectFields, decode_subject
+from dbproxy.lab.tls import TLSServerStream
 
 
 def certificate_of(stream: TLSServerStream) -> x509.Certificate | None:

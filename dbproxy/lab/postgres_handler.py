@@ -25,8 +25,9 @@ from dbproxy.lab.pgwire import (
     StartupMessage,
     error_response,
 )
-from dbproxy.lab.streams import READ_SIZE, TLSServerStream
+from dbproxy.lab.streams import READ_SIZE
 from dbproxy.lab.subject import SubjectFields
+from dbproxy.lab.tls import LastWord, TLSServerStream
 
 ACCEPT_TLS: Final = b"S"
 DECLINE: Final = b"N"
@@ -48,6 +49,7 @@ class PostgresHandler:
         context: returns the TLS context of the non-tunnel mode: Host CA certificate, client
             certificate of the User CA required.
         handshake_timeout: seconds that the inner TLS handshake may take.
+        last_word: may refuse the client at the end of the inner TLS handshake.
     """
 
     def __init__(
@@ -55,10 +57,12 @@ class PostgresHandler:
         database: DatabaseService,
         context: Callable[[], ssl.SSLContext],
         handshake_timeout: float,
+        last_word: LastWord,
     ) -> None:
         self._database = database
         self._context = context
         self._handshake_timeout = handshake_timeout
+        self._last_word = last_word
 
     async def serve_tunnel(
         self, stream: trio.abc.HalfCloseableStream, identity: SubjectFields
@@ -82,7 +86,9 @@ class PostgresHandler:
         message = await negotiation.receive(answer_ssl=ACCEPT_TLS)
         if not isinstance(message, SSLRequest):
             raise PostgresRefused(f"expected tls connection, got {type(message).__name__}")
-        tls = TLSServerStream(stream, self._context(), prefix=negotiation.rest())
+        tls = TLSServerStream(
+            stream, self._context(), prefix=negotiation.rest(), last_word=self._last_word
+        )
         with trio.fail_after(self._handshake_timeout):
             await tls.do_handshake()
         async with tls:

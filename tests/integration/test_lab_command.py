@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import ssl
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 import trio
 from lab_client import query, read_until, startup, until
+from upgraded_client import LEGACY, ask, start_tls
 
 from dbproxy.lab.postgres import EmbeddedPostgres
 
@@ -119,6 +121,37 @@ async def test_it_renews_certificates_and_ends_on_sigterm(tmp_path: Path) -> Non
         running.process.send_signal(signal.SIGTERM)
         assert await running.process.wait() == 0
     assert not state.exists()
+
+
+async def test_it_may_stand_behind_a_balancer_and_be_old(tmp_path: Path) -> None:
+    async with run_lab(
+        "--database=127.0.0.1:5432",
+        f"--destination={tmp_path / 'machine-id'}",
+        "--balancer",
+        "--no-ping",
+    ) as running:
+        await running.wait_for("Ctrl-C ends the cluster.")
+        address = running.value("balancer").split(",")[0]
+        context = ssl.create_default_context(cafile=running.value("web CA"))
+        context.set_alpn_protocols(["teleport-reversetunnel"])
+        outer = await open_tls(address, context)
+        async with outer:
+            assert outer.selected_alpn_protocol() is None
+            found = json.loads((await ask(outer, "/webapi/find")).body)
+            assert found["proxy"]["ssh"]["public_addr"] == address
+            await ask(outer, "/webapi/connectionupgrade", LEGACY)
+            host_ca = tmp_path / "machine-id" / "teleport-host-ca.crt"
+            inner_context = ssl.create_default_context(cafile=host_ca)
+            inner_context.set_alpn_protocols(["teleport-postgres-ping", "teleport-postgres"])
+            inner = await start_tls(outer, inner_context)
+            assert inner.selected_alpn_protocol() == "teleport-postgres"
+        port = address.rsplit(":", 1)[1]
+        assert any(f"--proxy=localhost:{port}" in line for line in running.output)
+
+
+async def open_tls(address: str, context: ssl.SSLContext) -> trio.SSLStream[trio.abc.Stream]:
+    host, port = address.rsplit(":", 1)
+    return await start_tls(await trio.open_tcp_stream(host, int(port)), context)
 
 
 async def test_several_databases_get_a_directory_each(tmp_path: Path) -> None:

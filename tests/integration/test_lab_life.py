@@ -271,7 +271,7 @@ async def test_only_the_chosen_alpn_values_are_known(tmp_path: Path) -> None:
 
 async def test_without_alpn_the_web_server_answers(client: Client) -> None:
     async with client.connect(alpn=()) as stream:
-        await stream.send_all(b"GET /webapi/find HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await stream.send_all(b"GET /missing HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert (await exactly(stream, 12)) == b"HTTP/1.1 404"
 
 

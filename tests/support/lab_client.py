@@ -18,7 +18,17 @@ from pathlib import Path
 import trio
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from dbproxy.lab import DatabaseResource, Lab, guide, open_lab
+from dbproxy.lab import (
+    NO_FAULTS,
+    DatabaseResource,
+    FaultPlan,
+    Lab,
+    UpgradeOptions,
+    Variant,
+    WebOptions,
+    guide,
+    open_lab,
+)
 from dbproxy.lab.authority import CertificateAuthority, KeyPair
 from dbproxy.lab.subject import SubjectFields
 
@@ -26,6 +36,8 @@ SSL_REQUEST = struct.pack("!II", 8, 80877103)
 GSSENC_REQUEST = struct.pack("!II", 8, 80877104)
 PING_ALPN = ("teleport-postgres-ping", "teleport-postgres")
 PLAIN_ALPN = ("teleport-postgres",)
+ECHO_ALPN = ("teleport-mongodb",)
+ECHO_PING_ALPN = ("teleport-mongodb-ping", "teleport-mongodb")
 
 ALICE = SubjectFields(
     user="bot-app",
@@ -93,6 +105,11 @@ class Client:
         stream = await trio.open_tcp_stream(host, int(port))
         self.sockets.append(stream)
         return stream
+
+    def close(self) -> None:
+        """Closes all TCP connections that were made here."""
+        for stream in self.sockets:
+            stream.socket.close()
 
     @asynccontextmanager
     async def connect(
@@ -227,7 +244,16 @@ async def echo(stream: trio.abc.HalfCloseableStream) -> None:
 
 
 @asynccontextmanager
-async def open_echo_lab(directory: Path, *, ping_interval: float = 30.0) -> AsyncIterator[Lab]:
+async def open_echo_lab(
+    directory: Path,
+    *,
+    ping_interval: float = 30.0,
+    ping: bool = True,
+    variant: Variant | None = None,
+    web: WebOptions | None = None,
+    upgrade: UpgradeOptions | None = None,
+    faults: FaultPlan = NO_FAULTS,
+) -> AsyncIterator[Lab]:
     """A lab whose database `example-server` of protocol `mongodb` echoes."""
     async with trio.open_nursery() as nursery:
         serve = partial(trio.serve_tcp, echo, 0, host="127.0.0.1")
@@ -235,7 +261,14 @@ async def open_echo_lab(directory: Path, *, ping_interval: float = 30.0) -> Asyn
         port = listeners[0].socket.getsockname()[1]
         resource = DatabaseResource("example-server", f"127.0.0.1:{port}", "mongodb")
         async with open_lab(
-            databases=[resource], directory=directory / "lab", ping_interval=ping_interval
+            databases=[resource],
+            directory=directory / "lab",
+            ping=ping,
+            ping_interval=ping_interval,
+            variant=variant,
+            web=web,
+            upgrade=upgrade,
+            faults=faults,
         ) as lab:
             lab.create_role(guide.role_yaml())
             yield lab

@@ -10,12 +10,9 @@ from tls_machine import Machine
 
 from dbproxy.lab.authority import Authority
 from dbproxy.lab.framing import PING, encode_frame
-from dbproxy.lab.streams import (
-    HandshakeError,
-    LingeringStream,
-    PingStream,
-    TLSServerStream,
-)
+from dbproxy.lab.streams import LingeringStream, PingStream
+from dbproxy.lab.tls import TLSServerStream
+from dbproxy.lab.tls_stream import HandshakeError
 
 TLS_VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 MEBIBYTE = 1024 * 1024
