@@ -73,6 +73,8 @@ class Code(StrEnum):
     STATE_DIRECTORY_UNUSABLE = "state-directory-unusable"
     TOO_MANY_FILES = "too-many-files"
 
+    OUTBOUND_PROXY_UNREACHABLE = "outbound-proxy-unreachable"
+    OUTBOUND_PROXY_REFUSED = "outbound-proxy-refused"
     UPSTREAM_UNREACHABLE = "upstream-unreachable"
     UPSTREAM_UNTRUSTED = "upstream-untrusted"
     UPSTREAM_TLS_FAILED = "upstream-tls-failed"
@@ -80,6 +82,7 @@ class Code(StrEnum):
     UPSTREAM_LOST = "upstream-lost"
     UPSTREAM_PROTOCOL_ERROR = "upstream-protocol-error"
     ALPN_NOT_SUPPORTED = "alpn-not-supported"
+    UPGRADE_FAILED = "upgrade-failed"
     CERTIFICATE_REJECTED = "certificate-rejected"
 
     CLIENT_NOT_TLS = "client-not-tls"
@@ -248,6 +251,21 @@ PROBLEMS: dict[Code, Problem] = {
         " and check why so many connections are open.",
         "dbproxy has too many open connections; close some that you do not need, and try again.",
     ),
+    Code.OUTBOUND_PROXY_UNREACHABLE: Problem(
+        Fault.OPERATOR,
+        "No connection could be made to the outbound proxy, through which the environment"
+        " (HTTPS_PROXY, HTTP_PROXY or ALL_PROXY) leads to the Teleport Proxy.",
+        "Check the variable that the message names, and that this host reaches the outbound proxy;"
+        " or name the Teleport Proxy in NO_PROXY to connect directly.",
+        "dbproxy cannot reach the network's outbound proxy right now; try again later.",
+    ),
+    Code.OUTBOUND_PROXY_REFUSED: Problem(
+        Fault.OPERATOR,
+        "The outbound proxy, which the environment (HTTPS_PROXY, HTTP_PROXY or ALL_PROXY) names,"
+        " answered, but gave no connection to the Teleport Proxy.",
+        "Check that the outbound proxy allows connections to the Teleport Proxy and which"
+        " credentials it wants; or name the Teleport Proxy in NO_PROXY to connect directly.",
+    ),
     Code.UPSTREAM_UNREACHABLE: Problem(
         Fault.UPSTREAM,
         "No connection to the Teleport Proxy could be made.",
@@ -296,6 +314,13 @@ PROBLEMS: dict[Code, Problem] = {
         " in front of it ends TLS itself and drops ALPN.",
         "Check that TLS routing is on in the cluster, that its version serves this database"
         " protocol, and that no layer 7 load balancer stands between.",
+    ),
+    Code.UPGRADE_FAILED: Problem(
+        Fault.UPSTREAM,
+        "The connection upgrade failed, by which database connections pass a layer 7 load balancer"
+        " in front of the Teleport Proxy.",
+        "Check that the load balancer lets WebSocket connections through, and that the version of"
+        " the Teleport Proxy has connection upgrades; --connection-upgrade=never does without.",
     ),
     Code.CERTIFICATE_REJECTED: Problem(
         Fault.OPERATOR,

@@ -92,6 +92,10 @@ class LayeredStream(trio.abc.HalfCloseableStream):
             await self._flush()
         self._received = early
 
+    def unread(self, data: ByteData) -> None:
+        """Put back what was received and belongs to whatever comes next, such as a new layer."""
+        self._received = bytes(data) + self._received
+
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return the next bytes; `b""` when the peer has ended its direction."""
         with self._receiving.hold():
