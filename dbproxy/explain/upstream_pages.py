@@ -16,9 +16,9 @@ _IDENTITY: Final = "dbproxy -c /etc/tbot.yaml identity"
 UPSTREAM_PAGES: Final = {
     Code.OUTBOUND_PROXY_UNREACHABLE: Page(
         story="""\
-dbproxy honours the same variables as tsh and tbot: `HTTPS_PROXY`, then `HTTP_PROXY`, then
-`ALL_PROXY`, in capitals or small letters. The message says which one counted, and why the
-connection to the outbound proxy failed: its name cannot be resolved, nothing listens at its port,
+`HTTPS_PROXY` counts first, as for tsh and tbot, then `HTTP_PROXY`, then `ALL_PROXY`, in capitals or
+small letters. The message says which one it was, and why the connection to the outbound proxy
+failed: its name cannot be resolved, nothing listens at its port,
 or, for `https://`, its certificate is not trusted. A port that is left out is 80, 443 or 1080, by
 the kind of the proxy; many listen on 3128 or 8080.
 

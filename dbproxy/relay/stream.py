@@ -176,8 +176,8 @@ class LayeredStream(trio.abc.HalfCloseableStream):
     async def send_eof(self) -> None:
         """End our direction; the other one goes on.
 
-        With layers the end is said in-band, by TLS's close_notify; the transport stays open in both
-        directions, because boxes in between cut half-closed connections.
+        With TLS the end is said in-band, by the innermost close_notify; the transport stays open in
+        both directions, because boxes in between cut half-closed connections.
         """
         with self._sending.hold():
             self._check_open()
