@@ -75,6 +75,8 @@ class Code(StrEnum):
     TOO_MANY_FILES = "too-many-files"
 
     DISCOVERY_FAILED = "discovery-failed"
+    OUTBOUND_PROXY_UNREACHABLE = "outbound-proxy-unreachable"
+    OUTBOUND_PROXY_REFUSED = "outbound-proxy-refused"
     UPSTREAM_UNREACHABLE = "upstream-unreachable"
     UPSTREAM_UNTRUSTED = "upstream-untrusted"
     UPSTREAM_CHAIN_INCOMPLETE = "upstream-chain-incomplete"
@@ -96,6 +98,7 @@ class Code(StrEnum):
     UPSTREAM_PROTOCOL_ERROR = "upstream-protocol-error"
     ALPN_NOT_SUPPORTED = "alpn-not-supported"
     TLS_ROUTING_OFF = "tls-routing-off"
+    UPGRADE_FAILED = "upgrade-failed"
     CERTIFICATE_REJECTED = "certificate-rejected"
 
     CLIENT_NOT_TLS = "client-not-tls"
@@ -292,6 +295,21 @@ PROBLEMS: dict[Code, Problem] = {
         "Check that the address (--proxy, or proxy_server in tbot.yaml) is the web address of a"
         " Teleport Proxy. If it cannot answer there and connections work, give --no-discovery.",
     ),
+    Code.OUTBOUND_PROXY_UNREACHABLE: Problem(
+        Fault.OPERATOR,
+        "No connection could be made to the outbound proxy, through which the environment"
+        " (HTTPS_PROXY, HTTP_PROXY or ALL_PROXY) leads to the Teleport Proxy.",
+        "Check the variable that the message names, and that this host reaches the outbound proxy;"
+        " or name the Teleport Proxy in NO_PROXY to connect directly.",
+        "dbproxy cannot reach the network's outbound proxy right now; try again later.",
+    ),
+    Code.OUTBOUND_PROXY_REFUSED: Problem(
+        Fault.OPERATOR,
+        "The outbound proxy, which the environment (HTTPS_PROXY, HTTP_PROXY or ALL_PROXY) names,"
+        " answered, but gave no connection to the Teleport Proxy.",
+        "Check that the outbound proxy allows connections to the Teleport Proxy and which"
+        " credentials it wants; or name the Teleport Proxy in NO_PROXY to connect directly.",
+    ),
     Code.UPSTREAM_UNREACHABLE: Problem(
         Fault.UPSTREAM,
         "No connection to the Teleport Proxy could be made.",
@@ -447,6 +465,13 @@ PROBLEMS: dict[Code, Problem] = {
         " Teleport Proxy listen for this database protocol; give --no-discovery if its answer is"
         " wrong.",
         "Teleport does not serve this kind of database in the way that dbproxy connects.",
+    ),
+    Code.UPGRADE_FAILED: Problem(
+        Fault.UPSTREAM,
+        "The connection upgrade failed, by which database connections pass a layer 7 load balancer"
+        " in front of the Teleport Proxy.",
+        "Check that the load balancer lets WebSocket connections through, and that the version of"
+        " the Teleport Proxy has connection upgrades; --connection-upgrade=never does without.",
     ),
     Code.CERTIFICATE_REJECTED: Problem(
         Fault.OPERATOR,

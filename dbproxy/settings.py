@@ -246,6 +246,17 @@ class Settings:
             scope=Scope.GLOBAL,
         ),
     )
+    connection_upgrade: str = field(
+        default="auto",
+        metadata=_option(
+            "--connection-upgrade",
+            help="Whether to pass a layer 7 load balancer by an HTTP connection upgrade. auto: as"
+            " TELEPORT_TLS_ROUTING_CONN_UPGRADE says, and without it, as a test finds.",
+            kind=Kind.CHOICE,
+            scope=Scope.GLOBAL,
+            choices=("auto", "always", "never"),
+        ),
+    )
     debug: bool = field(
         default=False,
         metadata=_option(

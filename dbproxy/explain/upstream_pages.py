@@ -43,6 +43,45 @@ With `--no-discovery`, or tbot's `TBOT_USE_PROXY_ADDR=yes`, nobody is asked.""",
         ),
         related=(Code.UPSTREAM_UNREACHABLE, Code.UPSTREAM_UNTRUSTED, Code.TLS_ROUTING_OFF),
     ),
+    Code.OUTBOUND_PROXY_UNREACHABLE: Page(
+        story="""\
+`HTTPS_PROXY` counts first, as for tsh and tbot, then `HTTP_PROXY`, then `ALL_PROXY`, in capitals or
+small letters. The message says which one it was, and why the connection to the outbound proxy
+failed: its name cannot be resolved, nothing listens at its port,
+or, for `https://`, its certificate is not trusted. A port that is left out is 80, 443 or 1080, by
+the kind of the proxy; many listen on 3128 or 8080.
+
+A service of systemd does not see the variables of a login shell; `systemctl edit` sets them.
+`NO_PROXY` takes names, domains (`.example.com`), addresses and networks, separated by commas.
+Loopback addresses are never proxied.""",
+        sees=Sees.MESSAGE_BEFORE_TLS,
+        looks=(
+            Look("env | grep -i _proxy", "the variables; a password may be among them"),
+            Look("systemctl show dbproxy -p Environment", "the variables of the service"),
+            Look(
+                "curl -v https://teleport.example.com/webapi/ping",
+                "whether curl, which reads the same variables, gets through",
+            ),
+        ),
+        related=(Code.OUTBOUND_PROXY_REFUSED, Code.UPSTREAM_UNREACHABLE),
+    ),
+    Code.OUTBOUND_PROXY_REFUSED: Page(
+        story="""\
+The message has the answer of the outbound proxy. 407, or a SOCKS5 proxy that requires credentials:
+write them into the variable, `http://USER:PASSWORD@HOST:PORT`, with special characters
+percent-encoded (`@` is `%40`). dbproxy knows Basic authentication and no other. 403, or a SOCKS5
+reply of 2: its rules do not allow the Teleport Proxy's name or port; many allow port 443 only. No
+HTTP or no SOCKS5 at all: the scheme in the variable is not what listens at that port.""",
+        sees=Sees.MESSAGE_BEFORE_TLS,
+        looks=(
+            Look(
+                "curl -v https://teleport.example.com/webapi/ping",
+                "the answer to `CONNECT`, and `Proxy-Authenticate` below it",
+            ),
+            Look("env | grep -i _proxy", "the variables; a password may be among them"),
+        ),
+        related=(Code.OUTBOUND_PROXY_UNREACHABLE, Code.UPSTREAM_UNREACHABLE),
+    ),
     Code.UPSTREAM_UNREACHABLE: Page(
         story="""\
 The message has the reason: the name cannot be resolved (DNS, or a typing mistake in `--proxy`),
@@ -328,6 +367,29 @@ When TLS routing is switched on, dbproxy notices within ten minutes, without a r
             Look("tctl get cluster_networking_config", "`proxy_listener_mode` (0: separate)"),
         ),
         related=(Code.ALPN_NOT_SUPPORTED, Code.DISCOVERY_FAILED),
+    ),
+    Code.UPGRADE_FAILED: Page(
+        story="""\
+Where a layer 7 load balancer (such as an AWS ALB) ends TLS, dbproxy asks for
+`/webapi/connectionupgrade` and then speaks to Teleport inside that connection. The message has the
+answer. 404: this is no Teleport Proxy, or one older than version 10. 400 or 403: the balancer does
+not pass WebSocket on, or a firewall in front of it refuses. 502 to 504: the balancer does not reach
+Teleport.
+
+Whether an upgrade is needed is tested; `--connection-upgrade` decides without the test, and so does
+`TELEPORT_TLS_ROUTING_CONN_UPGRADE`. Some boxes refuse a request that offers two kinds of upgrade:
+`TELEPORT_TLS_ROUTING_CONN_UPGRADE_MODE` as `websocket` or `legacy` offers one.""",
+        sees=Sees.MESSAGE_BEFORE_TLS,
+        looks=(
+            Look(_SHOW_CERTIFICATE, "an ALPN protocol: then no upgrade is needed"),
+            Look(
+                "curl -si --http1.1 -H 'Connection: Upgrade' -H 'Upgrade: alpn' -m 5"
+                " https://teleport.example.com/webapi/connectionupgrade",
+                "`101 Switching Protocols`, or the answer that dbproxy gets",
+            ),
+            Look("env | grep TELEPORT_", "the variables that decide about the upgrade"),
+        ),
+        related=(Code.ALPN_NOT_SUPPORTED, Code.UPSTREAM_TLS_FAILED),
     ),
     Code.CERTIFICATE_REJECTED: Page(
         story="""\

@@ -1,10 +1,11 @@
-"""Byte transforms on a connection, without I/O: TLS and ping framing."""
+"""Byte transforms on a connection, without I/O: TLS, ping framing and WebSocket frames."""
 
 from dbproxy.layers.base import Layer, LayerError, TruncatedError
 from dbproxy.layers.ping import PingError, PingLayer
 from dbproxy.layers.stack import LayerStack
 from dbproxy.layers.tls import TLSError, TLSLayer
 from dbproxy.layers.verify import MALFORMED_CERTIFICATE, describe_verify_error
+from dbproxy.layers.websocket import WebSocketError, WebSocketLayer
 
 __all__ = [
     "MALFORMED_CERTIFICATE",
@@ -16,5 +17,7 @@ __all__ = [
     "TLSError",
     "TLSLayer",
     "TruncatedError",
+    "WebSocketError",
+    "WebSocketLayer",
     "describe_verify_error",
 ]

@@ -44,6 +44,11 @@ class Layer(ABC):
         `receive_eof` then raises if that is not how the layer may end.
         """
 
+    @property
+    @abstractmethod
+    def announces_end(self) -> bool:
+        """Whether `send_eof` makes bytes that tell the peer about the end."""
+
     @abstractmethod
     def start(self) -> None:
         """Begin: makes the first outgoing bytes, if this side speaks first."""

@@ -42,6 +42,10 @@ class PingLayer(Layer):
     def ended(self) -> bool:
         return False
 
+    @property
+    def announces_end(self) -> bool:
+        return False
+
     def start(self) -> None:
         """Do nothing: framing has no handshake."""
 

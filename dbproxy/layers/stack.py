@@ -1,6 +1,7 @@
 """Several layers as one.
 
-The first layer is the one at the wire. TLS in TLS, or ping framing in TLS, is a stack of two.
+The first layer is the one at the wire. TLS in TLS, or ping framing in TLS, is a stack of two; a
+connection through an HTTP balancer is ping framing in TLS in WebSocket frames in TLS.
 """
 
 from dbproxy.layers.base import ByteData, Layer
@@ -31,7 +32,7 @@ class LayerStack(Layer):
     @property
     def announces_end(self) -> bool:
         """True when some layer can tell the peer about the end of the bytes in-band."""
-        return bool(self._layers)
+        return any(layer.announces_end for layer in self._layers)
 
     def start(self) -> None:
         """Start the layer on top."""
@@ -45,8 +46,14 @@ class LayerStack(Layer):
         return bytes(received)
 
     def receive_eof(self) -> None:
+        """Ask the layers whether they may end here.
+
+        Those below the topmost one that has ended in-band are not asked: its word is the last one,
+        and theirs may still be on its way.
+        """
         self._ended = True
-        for layer in self._layers:
+        ended = [index for index, layer in enumerate(self._layers) if layer.ended]
+        for layer in self._layers[ended[-1] if ended else 0 :]:
             layer.receive_eof()
 
     def send(self, data: ByteData) -> None:
@@ -56,9 +63,16 @@ class LayerStack(Layer):
             self._passing.append(bytes(data))
 
     def send_eof(self) -> None:
-        for index in reversed(range(len(self._layers))):
-            self._settle()
-            self._layers[index].send_eof()
+        """Tell the topmost layer that can announce the end, and only that one.
+
+        A balancer in between sees the layers below. To it, their end would be the end of the whole
+        connection, and it would cut the direction that is still open.
+        """
+        self._settle()
+        for layer in reversed(self._layers):
+            if layer.announces_end:
+                layer.send_eof()
+                return
 
     def outgoing(self) -> bytes:
         if not self._layers:

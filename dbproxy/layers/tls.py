@@ -78,6 +78,11 @@ class TLSLayer(Layer):
     def ended(self) -> bool:
         return self._ended or self._failure is not None
 
+    @property
+    def announces_end(self) -> bool:
+        """True: TLS has its close_notify (RFC 8446 §6.1)."""
+        return True
+
     def start(self) -> None:
         self._handshake()
 

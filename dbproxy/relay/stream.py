@@ -103,6 +103,10 @@ class LayeredStream(trio.abc.HalfCloseableStream):
             await self._flush()
         self._received = early
 
+    def unread(self, data: ByteData) -> None:
+        """Put back what was received and belongs to whatever comes next, such as a new layer."""
+        self._received = bytes(data) + self._received
+
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return the next bytes; `b""` when the peer has ended its direction."""
         with self._receiving.hold():
@@ -191,8 +195,8 @@ class LayeredStream(trio.abc.HalfCloseableStream):
     async def send_eof(self) -> None:
         """End our direction; the other one goes on.
 
-        With layers the end is said in-band, by TLS's close_notify; the transport stays open in both
-        directions, because boxes in between cut half-closed connections.
+        With TLS the end is said in-band, by the innermost close_notify; the transport stays open in
+        both directions, because boxes in between cut half-closed connections.
         """
         with self._sending.hold():
             self._check_open()

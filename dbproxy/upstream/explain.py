@@ -47,19 +47,28 @@ _CERTIFICATE_ALERTS: Final = frozenset(
 """The alerts that speak of the client's certificate (RFC 8446 §6.2)."""
 
 
-def explain_connect_failure(address: object, error: OSError) -> UpstreamError:
-    """The TCP connection could not be made; without a descriptor to try, that is our own limit."""
+def explain_connect_failure(
+    address: object,
+    error: OSError,
+    *,
+    peer: str = "Teleport Proxy",
+    code: Code = Code.UPSTREAM_UNREACHABLE,
+) -> UpstreamError:
+    """The TCP connection could not be made; without a descriptor to try, that is our own limit.
+
+    Args:
+        address: Where to.
+        error: What trio raised.
+        peer: What is there.
+        code: The problem, unless it is our own limit.
+    """
     causes = list(_leaves(error))
-    reasons = dict.fromkeys(_reason(cause) for cause in causes)
+    reasons = "; ".join(dict.fromkeys(_reason(cause) for cause in causes))
     if any(isinstance(cause, OSError) and cause.errno in _SHORTAGES for cause in causes):
         return UpstreamError(
-            Code.TOO_MANY_FILES,
-            f"cannot open a connection to the Teleport Proxy at {address}: {'; '.join(reasons)}",
+            Code.TOO_MANY_FILES, f"cannot open a connection to the {peer} at {address}: {reasons}"
         )
-    return UpstreamError(
-        Code.UPSTREAM_UNREACHABLE,
-        f"cannot connect to the Teleport Proxy at {address}: {'; '.join(reasons)}",
-    )
+    return UpstreamError(code, f"cannot connect to the {peer} at {address}: {reasons}")
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

@@ -4,18 +4,21 @@ from collections.abc import Callable
 
 import pytest
 
-from dbproxy.layers import Layer, LayerStack, PingLayer, TruncatedError
+from dbproxy.layers import Layer, LayerStack, PingLayer, TruncatedError, WebSocketLayer
 from dbproxy.layers.base import ByteData
 
 
 class Bracket(Layer):
     """Sends `<…>` around what is sent, takes the signs off what is received, and keeps a log."""
 
-    def __init__(self, signs: str, log: list[str] | None = None) -> None:
+    def __init__(
+        self, signs: str, log: list[str] | None = None, *, announces_end: bool = True
+    ) -> None:
         self._open, self._close = signs.encode()[:1], signs.encode()[1:]
         self._log = log if log is not None else []
         self._outgoing = b""
         self._ended = False
+        self._announces_end = announces_end
         self.shaking = False
 
     @property
@@ -25,6 +28,10 @@ class Bracket(Layer):
     @property
     def ended(self) -> bool:
         return self._ended
+
+    @property
+    def announces_end(self) -> bool:
+        return self._announces_end
 
     def start(self) -> None:
         self._note("start")
@@ -111,13 +118,31 @@ def test_what_a_lower_layer_has_to_say_keeps_its_place() -> None:
     assert stack.outgoing() == b"<own><(2)>"
 
 
-def test_the_end_is_sent_from_the_top_down_behind_all_bytes() -> None:
+def test_only_the_topmost_layer_that_can_tell_is_told_about_the_end() -> None:
     log: list[str] = []
     stack = LayerStack(Bracket("<>", log), Bracket("()", log))
     stack.send(b"x")
     stack.send_eof()
-    assert log == ["( send_eof", "< send_eof"]
-    assert stack.outgoing() == b"<(x)><$>$"
+    assert log == ["( send_eof"]
+    assert stack.outgoing() == b"<(x)><$>"
+
+
+def test_the_end_comes_behind_all_bytes_of_layers_that_cannot_tell_it() -> None:
+    log: list[str] = []
+    stack = LayerStack(
+        Bracket("<>", log), Bracket("()", log), Bracket("[]", log, announces_end=False)
+    )
+    stack.send(b"x")
+    stack.send_eof()
+    assert log == ["( send_eof"]
+    assert stack.outgoing() == b"<([x])><$>"
+
+
+def test_layers_that_cannot_tell_the_end_leave_it_to_the_transport() -> None:
+    stack = LayerStack(Bracket("<>", announces_end=False), PingLayer(), WebSocketLayer())
+    assert not stack.announces_end
+    stack.send_eof()
+    assert stack.outgoing() == b""
 
 
 @pytest.mark.parametrize("make", [lambda: Bracket("<>"), PingLayer])
@@ -140,6 +165,16 @@ def test_every_layer_is_asked_whether_the_wire_may_end() -> None:
     stack = LayerStack(Bracket("<>", log), Bracket("()", log))
     stack.receive_eof()
     assert log == ["< eof", "( eof"]
+
+
+def test_below_a_layer_that_has_ended_no_layer_needs_to_have_ended() -> None:
+    log: list[str] = []
+    outer, middle, inner = Bracket("<>", log), Bracket("()", log), Bracket("[]", log)
+    stack = LayerStack(outer, middle, inner)
+    assert middle.receive(b"(last)$") == b"last"
+    assert stack.ended
+    stack.receive_eof()
+    assert log == ["( eof", "[ eof"]
 
 
 def test_a_frame_cut_short_inside_a_layer_that_ended_well_is_truncation() -> None:

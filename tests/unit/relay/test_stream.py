@@ -42,6 +42,13 @@ async def tls_ping_pair(ends: tuple[Duplex, Duplex], localhost: Credentials) -> 
     return client, server
 
 
+async def tls_inside(client: LayeredStream, server: LayeredStream, localhost: Credentials) -> None:
+    """Put one more TLS layer on both ends."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.add_layer, client_layer())
+        nursery.start_soon(server.add_layer, server_layer(localhost))
+
+
 with_and_without_layers = pytest.mark.parametrize(
     "make_pair", [plain_pair, tls_pair, tls_ping_pair]
 )
@@ -104,6 +111,26 @@ class TestEarlyBytes:
             nursery.start_soon(server.add_layer, server_layer(localhost), hello)
         await client.send_all(b"x")
         assert await server.receive_some() == b"x"
+
+    async def test_bytes_that_are_put_back_come_first(self) -> None:
+        near, far = memory_pair()
+        stream = LayeredStream(near)
+        await far.send_all(b"abcdef")
+        await far.send_eof()
+        taken = await stream.receive_some(4)
+        stream.unread(b"")
+        stream.unread(memoryview(taken)[1:])
+        assert await stream.receive_some(2) == b"bc"
+        assert await receive_all(stream) == b"def"
+
+    async def test_bytes_that_are_put_back_belong_to_a_new_layer(self) -> None:
+        near, far = memory_pair()
+        stream = LayeredStream(near)
+        stream.unread(b"\0\0\0\x08gree")
+        await stream.add_layer(PingLayer())
+        await far.send_all(b"ting")
+        await far.send_eof()
+        assert await receive_all(stream) == b"greeting"
 
 
 class TestFailedHandshakes:
@@ -189,6 +216,40 @@ class TestEnds:
             nursery.start_soon(fail_when_received, far)
             await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
+
+    async def test_tls_in_tls_tells_the_end_inside_only(self, localhost: Credentials) -> None:
+        client, server = await tls_pair(memory_pair(), localhost)
+        await tls_inside(client, server, localhost)
+        await client.send_eof()
+        assert await receive_all(server) == b""
+        assert isinstance(server.transport, trio.StapledStream)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail_when_received, server.transport)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+
+    async def test_tls_in_tls_may_end_inside_only(self, localhost: Credentials) -> None:
+        client, server = await tls_pair(memory_pair(), localhost)
+        await tls_inside(client, server, localhost)
+        await server.send_all(b"last")
+        await server.send_eof()
+        await server.aclose()
+        assert await receive_all(client) == b"last"
+
+    async def test_tls_in_tls_that_ends_outside_only_is_truncated(
+        self, localhost: Credentials
+    ) -> None:
+        client, balancer = await tls_pair(memory_pair(), localhost)
+        inner = server_layer(localhost)
+        inner.start()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.add_layer, client_layer())
+            while inner.handshaking:
+                inner.receive(await balancer.receive_some())
+                await balancer.send_all(inner.outgoing())
+        await balancer.send_eof()
+        with pytest.raises(TruncatedError):
+            await client.receive_some()
 
     async def test_after_the_end_nothing_can_be_sent(self, localhost: Credentials) -> None:
         client, _server = await tls_pair(memory_pair(), localhost)

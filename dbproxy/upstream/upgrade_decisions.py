@@ -1,0 +1,79 @@
+"""Results of the upgrade test, kept for each address.
+
+The test costs a handshake, and its result changes only when somebody puts a balancer in front of
+the Teleport Proxy or takes it away. So an answer is kept for an hour, and a failed dial asks for a
+new test sooner. Where the server did not answer the question, no upgrade is only a guess, which
+must not outlive an outage: it is kept for a few seconds, so that many connections at once do not
+test one after the other.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+import trio
+
+from dbproxy.upstream.address import ProxyAddress
+from dbproxy.upstream.upgrade_need import UpgradeNeed
+
+__all__ = ["UpgradeDecisions", "UpgradeTest"]
+
+UpgradeTest: TypeAlias = Callable[[ProxyAddress], Awaitable[UpgradeNeed]]
+
+_LIFETIME: Final = 3600.0
+"""Seconds that an answer is kept."""
+_GUESS_LIFETIME: Final = 5.0
+"""Seconds that a guess is kept, and that an answer is kept in spite of failures: when a Teleport
+Proxy goes down, hundreds of connections fail at once, and one test does for all of them."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    lock: trio.Lock = field(default_factory=trio.Lock)
+    need: UpgradeNeed | None = None
+    tested_at: float = 0.0
+
+    @property
+    def age(self) -> float:
+        return trio.current_time() - self.tested_at
+
+    @property
+    def current(self) -> UpgradeNeed | None:
+        if self.need is None:
+            return None
+        lifetime = _LIFETIME if self.need.certain else _GUESS_LIFETIME
+        return self.need if self.age < lifetime else None
+
+
+class UpgradeDecisions:
+    """Knows for each address whether connections to it need an upgrade.
+
+    Args:
+        test: Makes the test.
+    """
+
+    def __init__(self, test: UpgradeTest) -> None:
+        self._test = test
+        self._entries: dict[ProxyAddress, _Entry] = {}
+
+    async def need(self, address: ProxyAddress) -> UpgradeNeed:
+        """The result that is known, or that of a test now; callers at the same time share it.
+
+        Where the caller that makes the test is cancelled or fails, the next one makes it.
+        """
+        entry = self._entries.setdefault(address, _Entry())
+        async with entry.lock:
+            if (known := entry.current) is not None:
+                return known
+            entry.need = await self._test(address)
+            entry.tested_at = trio.current_time()
+            return entry.need
+
+    def forget(self, address: ProxyAddress) -> None:
+        """Test again before the next connection: one has just failed.
+
+        A result of the last few seconds stays, since it is as new as the failure.
+        """
+        entry = self._entries.get(address)
+        if entry is not None and entry.age >= _GUESS_LIFETIME:
+            entry.need = None
