@@ -302,6 +302,7 @@ PROBLEMS: dict[Code, Problem] = {
         "Check the variable that the message names, and that this host reaches the outbound proxy;"
         " or name the Teleport Proxy in NO_PROXY to connect directly.",
         "dbproxy cannot reach the network's outbound proxy right now; try again later.",
+        prospect=Prospect.SOON,
     ),
     Code.OUTBOUND_PROXY_REFUSED: Problem(
         Fault.OPERATOR,
@@ -454,8 +455,9 @@ PROBLEMS: dict[Code, Problem] = {
         Fault.UPSTREAM,
         "The Teleport Proxy does not know the ALPN protocol of this database, or a load balancer"
         " in front of it ends TLS itself and drops ALPN.",
-        "Check that TLS routing is on in the cluster, that its version serves this database"
-        " protocol, and that no layer 7 load balancer stands between.",
+        "Check that TLS routing is on in the cluster and that its version serves this database"
+        " protocol; behind a layer 7 load balancer, try --connection-upgrade=always.",
+        prospect=Prospect.ONCE,
     ),
     Code.TLS_ROUTING_OFF: Problem(
         Fault.UPSTREAM,

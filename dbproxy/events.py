@@ -311,7 +311,17 @@ class DiscoveryFailed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamConnected(Event):
-    """The upstream handshake of a connection is done."""
+    """The upstream handshake of a connection is done.
+
+    Attributes:
+        id: The connection's.
+        address: What was dialled.
+        alpn: The ALPN protocol that was negotiated; empty without TLS routing.
+        tls_version: Such as `TLSv1.3`; empty where only the client does TLS.
+        resumed: Whether an earlier TLS session was resumed.
+        upgraded: Whether it went through a connection upgrade.
+        duration: Seconds that dialling took.
+    """
 
     name: ClassVar[str] = "upstream-connected"
     level: ClassVar[Level] = Level.DEBUG
@@ -319,6 +329,8 @@ class UpstreamConnected(Event):
     address: str
     alpn: str
     tls_version: str
+    resumed: bool
+    upgraded: bool
     duration: float
 
 

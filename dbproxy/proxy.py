@@ -93,7 +93,7 @@ class DatabaseProxy:
             settings.listen, settings.port, anywhere=settings.unsafe_listen_anywhere
         )
         store, renewal_interval = find_identity(settings, config, publish)
-        dialer = make_dialer(settings, config, publish)
+        dialer = make_dialer(settings, config, store, publish)
         await load_within(store, settings.wait_for_identity, publish=publish)
         self._store = store
         protocol = protocol_named(store.current.route.protocol)

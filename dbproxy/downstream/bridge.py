@@ -23,7 +23,7 @@ from dbproxy.events import ClosedBy, Event, UpstreamConnected, UpstreamRetried
 from dbproxy.identity import Identity, IdentityStore
 from dbproxy.layers import LayerError
 from dbproxy.protocols import Carry, DatabaseProtocol, UpstreamGreeting
-from dbproxy.relay import FirstFlight, LayeredStream, Liveness, Relay, RelayEnd
+from dbproxy.relay import FirstFlight, Liveness, Relay, RelayEnd
 from dbproxy.upstream import (
     Attempts,
     Retry,
@@ -84,23 +84,24 @@ class Bridge:
     ) -> RelayEnd:
         upstream = await self._dial(carry, progress)
         try:
-            return await self._relay(client, upstream.stream, carry, flight, progress)
+            return await self._relay(client, upstream, carry, flight, progress)
         finally:
             await trio.aclose_forcefully(upstream.stream)
 
     async def _dial(self, carry: Carry, progress: Progress) -> UpstreamConnection:
         identity = await self._usable_identity()
         progress.generation = identity.generation
-        upstream = await self.dialer.dial(
-            self.protocol.alpn, identity, authenticate=carry.authenticate
-        )
+        upstream = await self.dialer.dial(self.protocol, identity, authenticate=carry.authenticate)
+        progress.upstream = str(upstream.address)
         self.liveness.watch(upstream.stream.transport)
         self.publish(
             UpstreamConnected(
                 id=progress.id,
-                address=str(self.dialer.address),
+                address=progress.upstream,
                 alpn=upstream.alpn,
                 tls_version=upstream.tls_version,
+                resumed=upstream.resumed,
+                upgraded=upstream.upgraded,
                 duration=upstream.duration,
             )
         )
@@ -114,42 +115,39 @@ class Bridge:
     async def _relay(
         self,
         client: Client,
-        upstream: LayeredStream,
+        upstream: UpstreamConnection,
         carry: Carry,
         flight: FirstFlight,
         progress: Progress,
     ) -> RelayEnd:
         if carry.greeting is not None:
             await self._greet(upstream, carry.greeting)
-        progress.relay = Relay(client.stream, upstream, flight)
+        progress.relay = Relay(client.stream, upstream.stream, flight, upstream.remember)
         end = await progress.relay.run()
         if carry.reply_expected and not end.upstream_spoke and end.closed_by is ClosedBy.UPSTREAM:
-            raise self._early_end(end.upstream_error or end.error)
+            raise explain_early_end(upstream.address, end.upstream_error or end.error)
         return end
 
-    async def _greet(self, upstream: LayeredStream, greeting: UpstreamGreeting) -> None:
+    async def _greet(self, upstream: UpstreamConnection, greeting: UpstreamGreeting) -> None:
         """Say what the upstream waits for and the client does not know about."""
-        answer = b""
+        answer, missing = b"", len(greeting.answer)
         try:
             with trio.move_on_after(self.handshake_timeout):
-                await upstream.send_all(greeting.request)
-                while len(answer) < len(greeting.answer):
-                    received = await upstream.receive_some(len(greeting.answer) - len(answer))
-                    if not received:
-                        raise self._early_end(None)
+                await upstream.stream.send_all(greeting.request)
+                while missing and (received := await upstream.stream.receive_some(missing)):
                     answer += received
+                    missing -= len(received)
+                if missing:
+                    raise explain_early_end(upstream.address, None)
         except (trio.BrokenResourceError, LayerError) as error:
-            raise self._early_end(error) from error
+            raise explain_early_end(upstream.address, error) from error
         if answer != greeting.answer:
             shown = repr(answer) if answer else f"nothing within {self.handshake_timeout:g} s"
             raise UpstreamError(
                 Code.UPSTREAM_PROTOCOL_ERROR,
-                f"the Teleport Proxy at {self.dialer.address} answered {shown} where the"
+                f"the Teleport Proxy at {upstream.address} answered {shown} where the"
                 f" {self.protocol.readable_name} protocol has {greeting.answer!r}",
             )
-
-    def _early_end(self, error: Exception | None) -> UpstreamError:
-        return explain_early_end(self.dialer.address, error)
 
     async def _pause(self, attempts: Attempts, error: UpstreamError, progress: Progress) -> bool:
         """Wait until the next attempt is due; returns False when there is none."""

@@ -117,10 +117,10 @@ class ConnectionHandler:
     def _note_end(self, progress: Progress, carry: Carry, end: RelayEnd) -> None:
         if carry.reply_expected:
             outcome, lost = "relayed", end.upstream_error
-            problem = explain_loss(self._upstream_address, lost) if lost is not None else None
+            problem = explain_loss(progress.upstream, lost) if lost is not None else None
         else:
             outcome = "cancel-request"
-            problem = explain_early_end(self._upstream_address, end.upstream_error)
+            problem = explain_early_end(progress.upstream, end.upstream_error)
             if problem.code is not Code.CERTIFICATE_REJECTED:
                 problem = None  # the normal end: a cancel request is never answered
         if problem is not None:
@@ -128,10 +128,6 @@ class ConnectionHandler:
         else:
             reason = None if end.error is None else str(end.error) or type(end.error).__name__
             progress.end(outcome, end.closed_by, reason)
-
-    @property
-    def _upstream_address(self) -> object:
-        return self.bridge.dialer.address
 
     async def _admit(self, client: Client) -> Carry:
         with trio.move_on_after(self.prologue_timeout):

@@ -18,7 +18,7 @@ STOPPED: Final = "stopped"
 class Progress:
     """Filled in as the connection goes on; until it says otherwise, dbproxy was stopped.
 
-    The attributes are those of the record.
+    The attributes are those of the record, and `upstream`: the address that was dialled.
     """
 
     id: int
@@ -27,6 +27,7 @@ class Progress:
     started: float
     generation: int = 0
     attempts: int = 0
+    upstream: str = ""
     relay: Relay | None = None
     user: str | None = None
     database: str | None = None

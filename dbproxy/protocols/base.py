@@ -148,6 +148,8 @@ class DatabaseProtocol(ABC):
     """The ALPN values to offer, the preferred one first."""
     default_port: int
     """The TCP port that clients take without one, which may stand in a Unix socket's name too."""
+    starttls: UpstreamGreeting | None = None
+    """How a server of the protocol is asked for TLS, where TLS begins inside of the protocol."""
 
     @abstractmethod
     def prologue(self, mode: Mode, *, inside_tls: bool = False) -> Prologue:

@@ -213,8 +213,7 @@ class PostgresPrologue(Prologue):
             self._state = _State.DONE
             return [StartTLS(packet)]
         # Teleport's PostgreSQL handler waits for an SSLRequest, which such a client never sends.
-        greeting = UpstreamGreeting(_SSL_REQUEST_PACKET, b"S")
-        return [Carry(packet, authenticate=False, greeting=greeting)]
+        return [Carry(packet, authenticate=False, greeting=Postgres.starttls)]
 
     def _on_encryption_request(self, code: int) -> Sequence[PrologueEvent]:
         name = "SSLRequest" if code == _SSL_REQUEST else "GSSENCRequest"
@@ -301,6 +300,7 @@ class Postgres(DatabaseProtocol):
     # Teleport, lib/srv/alpnproxy/common/protocols.go; ping variants come first.
     alpn = ("teleport-postgres-ping", "teleport-postgres")
     default_port = 5432
+    starttls = UpstreamGreeting(_SSL_REQUEST_PACKET, b"S")
 
     def prologue(self, mode: Mode, *, inside_tls: bool = False) -> PostgresPrologue:
         return PostgresPrologue(mode, inside_tls=inside_tls)

@@ -18,6 +18,7 @@ The rules, and why:
 Tested in `tests/unit/relay/test_pump.py` and `tests/integration/test_data_integrity.py`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import trio
@@ -56,6 +57,7 @@ class Relay:
         upstream: The Teleport Proxy's side.
         first_flight: Bytes of the client that were received already. Until the upstream's first
             byte those that follow are added to it.
+        answered: Called at the upstream's first byte.
     """
 
     def __init__(
@@ -63,10 +65,12 @@ class Relay:
         client: trio.abc.HalfCloseableStream,
         upstream: trio.abc.HalfCloseableStream,
         first_flight: FirstFlight | None = None,
+        answered: Callable[[], None] = lambda: None,
     ) -> None:
         self._client = client
         self._upstream = upstream
         self._first_flight = first_flight or FirstFlight()
+        self._answered = answered
         self.bytes_up = 0
         self.bytes_down = 0
         self._closed_by: ClosedBy | None = None
@@ -114,8 +118,10 @@ class Relay:
 
     async def _downwards(self) -> None:
         while data := await self._receive(self._upstream, ClosedBy.UPSTREAM):
-            self._upstream_spoke = True
-            self._first_flight.close()
+            if not self._upstream_spoke:
+                self._upstream_spoke = True
+                self._first_flight.close()
+                self._answered()
             if not await self._send(self._client, data, ClosedBy.CLIENT):
                 self._directions.cancel()
                 return

@@ -5,11 +5,14 @@ from dbproxy.upstream.attempts import Attempts, Retry
 from dbproxy.upstream.dial import UpstreamConnection, UpstreamDialer
 from dbproxy.upstream.discovery import Discovery, FixedRoute, RouteFinder
 from dbproxy.upstream.explain import explain_early_end, explain_loss
+from dbproxy.upstream.fetch import WebFetcher
 from dbproxy.upstream.first_answer import Fetch
 from dbproxy.upstream.names import parse_server_name
 from dbproxy.upstream.pins import parse_pins
 from dbproxy.upstream.roots import RootsFile
 from dbproxy.upstream.route import UpstreamRoute
+from dbproxy.upstream.secure import SecureDialer
+from dbproxy.upstream.transport import Transport
 from dbproxy.upstream.trust import UpstreamTrust
 from dbproxy.upstream.webapi import FetchedAnswer
 
@@ -24,10 +27,13 @@ __all__ = [
     "Retry",
     "RootsFile",
     "RouteFinder",
+    "SecureDialer",
+    "Transport",
     "UpstreamConnection",
     "UpstreamDialer",
     "UpstreamRoute",
     "UpstreamTrust",
+    "WebFetcher",
     "explain_early_end",
     "explain_loss",
     "parse_pins",

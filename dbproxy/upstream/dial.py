@@ -1,12 +1,20 @@
-"""Building a connection to the Teleport Proxy: TCP, TLS with ALPN, ping framing.
+"""Building a connection to the Teleport Proxy that carries the database protocol.
 
-What was *negotiated* decides about ping framing, never what was offered: an older Teleport Proxy
-picks the plain value (Teleport, rfd/0081-tls-ping.md).
+| way | layers, from the wire |
+|---|---|
+| direct | TCP, TLS with ALPN, ping framing |
+| upgraded | TCP, TLS of a balancer, WebSocket or nothing, TLS with ALPN, ping framing |
+| without TLS routing | TCP, and TLS inside of the protocol, where the client does not do that |
 
-Each step has its own time-out, and a failure of any step is an `UpstreamError` that names it.
+Each can go through an outbound proxy, which comes before everything else. What was *negotiated*
+decides about ping framing, never what was offered: an older Teleport Proxy picks the plain value
+(Teleport, rfd/0081-tls-ping.md).
+
+Each step has its own time-out, and a failure of any step is an `UpstreamError` that names it. After
+a failure the address and the need of an upgrade are found out anew.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,138 +22,258 @@ import trio
 
 from dbproxy.errors import Code, UpstreamError
 from dbproxy.identity import Identity
-from dbproxy.layers import LayerError, PingLayer, TLSLayer
-from dbproxy.relay import LayeredStream, PingWatch, keep_alive
+from dbproxy.layers import LayerError, PingLayer
+from dbproxy.protocols import DatabaseProtocol
+from dbproxy.relay import LayeredStream, PingWatch
 from dbproxy.upstream.address import ProxyAddress
-from dbproxy.upstream.explain import (
-    alpn_not_negotiated,
-    explain_connect_failure,
-    explain_handshake_failure,
-)
-from dbproxy.upstream.trust import UpstreamTrust
+from dbproxy.upstream.discovery import RouteFinder
+from dbproxy.upstream.explain import alpn_not_negotiated, explain_early_end
+from dbproxy.upstream.route import UpstreamRoute
+from dbproxy.upstream.secure import SecureConnection, SecureDialer, too_slow
+from dbproxy.upstream.sessions import ResumableConnection
+from dbproxy.upstream.upgrade import upgrade
+from dbproxy.upstream.upgrade_decisions import UpgradeDecisions
+from dbproxy.upstream.upgrade_need import UpgradeNeed, needs_upgrade
+from dbproxy.upstream.upgrade_override import upgrade_mode, upgrade_override
 
 __all__ = ["UpstreamConnection", "UpstreamDialer"]
 
 _PING_SUFFIX: Final = "-ping"
+_STAYS: Final = frozenset({Code.CERTIFICATE_REJECTED, Code.TLS_ROUTING_OFF})
+"""Failures that another address, or an upgrade, would not help."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamConnection:
     """A connection that is ready to carry the database protocol.
 
     Attributes:
         stream: The database protocol's bytes.
-        alpn: The ALPN protocol that was negotiated.
-        tls_version: Such as `TLSv1.3`.
+        address: What was dialled.
+        alpn: The ALPN protocol that was negotiated; empty without TLS routing.
+        tls_version: Such as `TLSv1.3`; empty where the client itself does TLS on bare TCP.
+        upgraded: Whether it went through a connection upgrade.
         duration: Seconds that dialling took.
+        sessions: The TLS connections whose sessions are worth remembering.
     """
 
     stream: LayeredStream
+    address: ProxyAddress
     alpn: str
     tls_version: str
+    upgraded: bool = False
     duration: float
+    sessions: Sequence[ResumableConnection] = ()
+
+    @property
+    def resumed(self) -> bool:
+        """Whether the handshake with the Teleport Proxy was shortened by an earlier session."""
+        return bool(self.sessions) and self.sessions[-1].resumed
+
+    def remember(self) -> None:
+        """Keep the TLS sessions for later connections; call it once the first byte has come."""
+        for session in self.sessions:
+            session.remember()
 
 
 class UpstreamDialer:
     """Dials the Teleport Proxy.
 
     Args:
-        address: Where it is.
-        trust: Makes the TLS connections.
-        connect_timeout: Seconds for TCP.
-        handshake_timeout: Seconds for TLS.
+        routes: Knows where it is.
+        secure: Makes the TLS connections.
+        environ: The environment variables, for Teleport's own about connection upgrades.
+        connection_upgrade: `auto`, `always` or `never`.
+        current_identity: Returns the identity for the test whether an upgrade is needed.
         max_handshakes: How many connections may be set up at a time; who comes first is served
             first. Waiting for one's turn is not part of the time-outs.
     """
 
     def __init__(
         self,
-        address: ProxyAddress,
-        trust: UpstreamTrust,
+        routes: RouteFinder,
+        secure: SecureDialer,
         *,
-        connect_timeout: float,
-        handshake_timeout: float,
-        max_handshakes: int = 64,
+        environ: Mapping[str, str],
+        connection_upgrade: str,
+        current_identity: Callable[[], Identity],
+        max_handshakes: int,
     ) -> None:
-        self.address = address
-        self._trust = trust
-        self._connect_timeout = connect_timeout
-        self._handshake_timeout = handshake_timeout
+        self._routes = routes
+        self._secure = secure
+        self._environ = environ
+        self._connection_upgrade = connection_upgrade
+        self._current_identity = current_identity
+        self._upgrades = UpgradeDecisions(self._test_upgrade)
         self._turns = trio.CapacityLimiter(max_handshakes)
 
     async def dial(
-        self, alpn: Sequence[str], identity: Identity, *, authenticate: bool
+        self, protocol: DatabaseProtocol, identity: Identity, *, authenticate: bool
     ) -> UpstreamConnection:
-        """Connect and complete the handshake. Cancelled or failed, it leaves no socket behind.
+        """Connect and complete the handshakes. Cancelled or failed, it leaves no socket behind.
 
         Args:
-            alpn: The values to offer, the preferred one first.
+            protocol: What will be carried.
             identity: Trust comes from it, and the client certificate.
             authenticate: Whether to present the client certificate.
 
         Raises:
-            UpstreamError: `upstream-unreachable`, `upstream-untrusted`, `upstream-tls-failed`,
-                `alpn-not-supported` or `certificate-rejected`.
+            UpstreamError: What went wrong, by its code.
         """
+        route = await self._routes.find(protocol.name)
         async with self._turns:
-            return await self._dial(alpn, identity, authenticate)
+            started = trio.current_time()
+            try:
+                if route.tls_routing:
+                    built = await self._dial_routed(route, protocol, identity, authenticate)
+                else:
+                    built = await self._dial_unrouted(route, protocol, identity, authenticate)
+            except UpstreamError as error:
+                if error.code not in _STAYS:
+                    self._routes.forget()
+                    self._upgrades.forget(route.address)
+                raise _with_discovery_problem(error, route) from error
+        stream, layers, upgraded = built
+        return UpstreamConnection(
+            stream=stream,
+            address=route.address,
+            alpn=layers[-1].alpn if layers else "",
+            tls_version=layers[-1].tls.get_protocol_version_name() if layers else "",
+            upgraded=upgraded,
+            duration=trio.current_time() - started,
+            sessions=[layer.tls for layer in layers],
+        )
 
-    async def _dial(
-        self, alpn: Sequence[str], identity: Identity, authenticate: bool
-    ) -> UpstreamConnection:
-        started = trio.current_time()
-        stream = LayeredStream(await self._connect())
+    async def _dial_routed(
+        self,
+        route: UpstreamRoute,
+        protocol: DatabaseProtocol,
+        identity: Identity,
+        authenticate: bool,
+    ) -> tuple[LayeredStream, list[SecureConnection], bool]:
+        address = route.address
+        upgraded = await self.needs_upgrade(address)
+        if upgraded:
+            layers = await self._dial_upgraded(address, protocol.alpn, identity, authenticate)
+        else:
+            layers = [
+                await self._secure.dial(address, protocol.alpn, identity, authenticate=authenticate)
+            ]
+        stream = layers[-1].stream
         try:
-            tls = await self._handshake(stream, alpn, identity, authenticate)
-            negotiated = tls.connection.get_alpn_proto_negotiated().decode("ascii", "replace")
-            if not negotiated:
-                raise alpn_not_negotiated(self.address, alpn)
-            if negotiated.endswith(_PING_SUFFIX):
-                ping = PingLayer()
-                await stream.add_layer(ping)
-                stream.patience = PingWatch(ping, trio.current_time)
+            await self._add_framing(stream, layers[-1].alpn, address, protocol)
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise
-        return UpstreamConnection(
-            stream,
-            negotiated,
-            tls.connection.get_protocol_version_name(),
-            trio.current_time() - started,
-        )
+        return stream, layers, upgraded
 
-    async def _connect(self) -> trio.SocketStream:
-        host, port = self.address.host, self.address.port
-        try:
-            with trio.fail_after(self._connect_timeout):
-                stream = await trio.open_tcp_stream(host, port)
-        except trio.TooSlowError as error:
-            raise self._too_slow("TCP connection", self._connect_timeout) from error
-        except OSError as error:
-            raise explain_connect_failure(self.address, error) from error
-        keep_alive(stream)
-        return stream
+    async def _add_framing(
+        self, stream: LayeredStream, alpn: str, address: ProxyAddress, protocol: DatabaseProtocol
+    ) -> None:
+        if not alpn:
+            raise alpn_not_negotiated(address, protocol.alpn)
+        if alpn.endswith(_PING_SUFFIX):
+            ping = PingLayer()
+            await stream.add_layer(ping)
+            stream.patience = PingWatch(ping, trio.current_time)
 
-    async def _handshake(
-        self, stream: LayeredStream, alpn: Sequence[str], identity: Identity, authenticate: bool
-    ) -> TLSLayer:
-        connection, judgement = self._trust.connection(
-            self.address.host, alpn, identity, authenticate=authenticate
-        )
-        tls = TLSLayer(connection)
+    async def needs_upgrade(self, address: ProxyAddress) -> bool:
+        """Whether connections to `address` need an upgrade: by settings, environment, or test."""
+        chosen = upgrade_override(self._connection_upgrade, self._environ, address)
+        if chosen is not None:
+            return chosen
+        return (await self._upgrades.need(address)).required
+
+    async def _test_upgrade(self, address: ProxyAddress) -> UpgradeNeed:
+        async def dial(alpn: Sequence[str]) -> str:
+            secured = await self._secure.dial(address, alpn, self._current_identity())
+            await trio.aclose_forcefully(secured.stream)
+            return secured.alpn
+
+        return await needs_upgrade(dial)
+
+    async def _dial_upgraded(
+        self, address: ProxyAddress, alpn: Sequence[str], identity: Identity, authenticate: bool
+    ) -> list[SecureConnection]:
+        """The outer layer shows no certificate and offers no ALPN; the inner one does."""
+        outer = await self._secure.dial(address, (), identity)
         try:
-            with trio.fail_after(self._handshake_timeout):
-                await stream.add_layer(tls)
+            await self._upgrade(outer.stream, address)
+            connection, judgement = self._secure.trust.inner_connection(
+                address.host, alpn, identity, authenticate=authenticate
+            )
+            inner = await self._secure.shake_hands(
+                outer.stream, address, connection, judgement, alpn
+            )
+        except BaseException:
+            await trio.aclose_forcefully(outer.stream)
+            raise
+        return [outer, inner]
+
+    async def _upgrade(self, stream: LayeredStream, address: ProxyAddress) -> None:
+        limit = self._secure.handshake_timeout
+        try:
+            with trio.fail_after(limit):
+                await upgrade(stream, address, upgrade_mode(self._environ))
         except trio.TooSlowError as error:
-            raise self._too_slow("TLS handshake", self._handshake_timeout) from error
+            raise too_slow("connection upgrade", address, limit) from error
+
+    async def _dial_unrouted(
+        self,
+        route: UpstreamRoute,
+        protocol: DatabaseProtocol,
+        identity: Identity,
+        authenticate: bool,
+    ) -> tuple[LayeredStream, list[SecureConnection], bool]:
+        """The address speaks the database protocol itself; TLS begins inside of that."""
+        address = route.address
+        greeting = protocol.starttls
+        if authenticate and greeting is None:
+            raise UpstreamError(
+                Code.TLS_ROUTING_OFF,
+                f"TLS routing is off in the cluster, and {protocol.readable_name} is served at"
+                f" {address} in a way that only passthrough can use",
+            )
+        stream = await self._secure.connect(address)
+        if not authenticate or greeting is None:
+            return stream, [], False
+        try:
+            await self._ask_for_tls(stream, address, greeting.request, greeting.answer)
+            connection, judgement = self._secure.trust.connection(
+                address.host, (), identity, authenticate=True
+            )
+            secured = await self._secure.shake_hands(stream, address, connection, judgement, ())
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+        return stream, [secured], False
+
+    async def _ask_for_tls(
+        self, stream: LayeredStream, address: ProxyAddress, request: bytes, answer: bytes
+    ) -> None:
+        limit = self._secure.handshake_timeout
+        try:
+            with trio.fail_after(limit):
+                await stream.send_all(request)
+                received = await stream.receive_some(len(answer))
+        except trio.TooSlowError as error:
+            raise too_slow("answer to a request for TLS", address, limit) from error
         except (LayerError, trio.BrokenResourceError) as error:
-            raise explain_handshake_failure(
-                self.address, error, complaint=judgement.complaint, alpn=alpn, heard=tls.heard
-            ) from error
-        return tls
+            raise explain_early_end(address, error) from error
+        if received != answer:
+            raise UpstreamError(
+                Code.UPSTREAM_TLS_FAILED,
+                f"the server at {address} answered {received!r} when asked for TLS",
+            )
 
-    def _too_slow(self, step: str, limit: float) -> UpstreamError:
-        return UpstreamError(
-            Code.UPSTREAM_UNREACHABLE,
-            f"the {step} to the Teleport Proxy at {self.address} took longer than {limit:g} s",
-        )
+
+def _with_discovery_problem(error: UpstreamError, route: UpstreamRoute) -> UpstreamError:
+    """The error, and why the address is only what was configured, if that may be the cause."""
+    if route.discovery_problem is None or error.code in _STAYS:
+        return error
+    return UpstreamError(
+        error.code,
+        f"{error.message}; before that, {route.discovery_problem}",
+        next_step=error.next_step,
+        prospect=error.prospect,
+    )

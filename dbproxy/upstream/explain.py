@@ -150,7 +150,6 @@ def explain_handshake_failure(
         f" {', '.join(alpn)}",
         next_step="Check that the address is the web address of a Teleport Proxy; then that TLS"
         " routing is on in the cluster and its version serves this database protocol.",
-        prospect=Prospect.ONCE,
     )
 
 

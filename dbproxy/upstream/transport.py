@@ -8,20 +8,21 @@ import re
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final, Protocol, TypeAlias
+from typing import Final, TypeAlias
 
 import trio
 
-from dbproxy.errors import Code, UpstreamError
+from dbproxy.errors import Code, Prospect, UpstreamError
 from dbproxy.layers import LayerError, TLSLayer
 from dbproxy.relay import LayeredStream, keep_alive
 from dbproxy.upstream.address import ProxyAddress
 from dbproxy.upstream.explain import explain_connect_failure
 from dbproxy.upstream.http1 import HTTPError, HTTPRequest, HTTPResponse, exchange
+from dbproxy.upstream.judgement import ServerJudgement
 from dbproxy.upstream.outbound_proxy import OutboundProxy, ascii_host, outbound_proxy_for
 from dbproxy.upstream.socks5 import SOCKS5Client, SOCKS5Error, SOCKS5Failure
 
-__all__ = ["Judgement", "ProxyTLS", "Transport"]
+__all__ = ["ProxyTLS", "Transport"]
 
 _PROXY_AUTHENTICATION_REQUIRED: Final = 407
 _TARGET_UNREACHABLE: Final = {502, 503, 504}
@@ -33,15 +34,7 @@ _MAX_REFUSAL: Final = 64 * 1024
 """Bytes of the page that comes with a refusal; none of them is shown."""
 
 
-class Judgement(Protocol):
-    """What was found wrong with a server's certificate during a handshake."""
-
-    @property
-    def complaint(self) -> str | None:
-        """The first thing wrong, as the end of a sentence, or None."""
-
-
-ProxyTLS: TypeAlias = Callable[[str], tuple[TLSLayer, Judgement]]
+ProxyTLS: TypeAlias = Callable[[str], tuple[TLSLayer, ServerJudgement]]
 """Makes the TLS layer for an `https://` outbound proxy with this host name.
 
 It trusts the system's authorities and those that were named, and shows no certificate of ours.
@@ -174,7 +167,9 @@ def _explained(proxy: OutboundProxy) -> Iterator[None]:
         ) from error
     except trio.BrokenResourceError as error:
         raise UpstreamError(
-            Code.OUTBOUND_PROXY_REFUSED, f"{_named(proxy)} reset the connection"
+            Code.OUTBOUND_PROXY_REFUSED,
+            f"{_named(proxy)} reset the connection",
+            prospect=Prospect.SOON,
         ) from error
     except LayerError as error:
         raise UpstreamError(

@@ -1,10 +1,14 @@
 """The dialer: where the Teleport Proxy is, and what it is trusted by."""
 
+import os
+from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 from dbproxy.errors import ConfigError
 from dbproxy.events import AuthoritiesPassedOver, InsecureChoice, Subscriber
-from dbproxy.identity import TbotConfig
+from dbproxy.identity import Identity, IdentityStore, TbotConfig
+from dbproxy.layers import TLSLayer
 from dbproxy.settings import Settings
 from dbproxy.upstream import (
     ConfiguredAddress,
@@ -13,11 +17,15 @@ from dbproxy.upstream import (
     FixedRoute,
     RootsFile,
     RouteFinder,
+    SecureDialer,
+    Transport,
     UpstreamDialer,
     UpstreamTrust,
+    WebFetcher,
     parse_pins,
     parse_server_name,
 )
+from dbproxy.upstream.judgement import ServerJudgement
 from dbproxy.wiring.proxy_address import proxy_address
 
 __all__ = ["make_dialer", "make_route_finder"]
@@ -33,15 +41,56 @@ _PINS_ONLY: Final = (
 
 
 def make_dialer(
-    settings: Settings, config: TbotConfig | None, publish: Subscriber
+    settings: Settings,
+    config: TbotConfig | None,
+    store: IdentityStore,
+    publish: Subscriber,
+    environ: Mapping[str, str] = os.environ,
 ) -> UpstreamDialer:
     """The dialer for the Teleport Proxy that settings or configuration name.
 
+    Args:
+        settings: What to reach, and how.
+        config: tbot's configuration, if there is one.
+        store: The identity; not asked before the first dial.
+        publish: Gets what is found out about the Teleport Proxy, and what is unsafe.
+        environ: The environment variables.
+
     Raises:
-        UsageError: The Teleport Proxy's address is not known, or is none.
+        UsageError: The Teleport Proxy's address is not known, or is none; or a variable for the
+            outbound proxy cannot be understood.
         ConfigError: The configuration's address is none; `file-unusable`: that of `--proxy-ca`.
     """
-    address = proxy_address(settings, config)
+    configured = proxy_address(settings, config)
+    trust = _trust(settings, config, publish)
+    transport = Transport(environ, partial(_outbound_proxy_tls, trust))
+    transport.outbound_proxy(configured.preferred)  # what cannot be understood is told at start
+    secure = SecureDialer(
+        transport,
+        trust,
+        connect_timeout=settings.connect_timeout,
+        handshake_timeout=settings.handshake_timeout,
+    )
+
+    def identity() -> Identity:
+        return store.current
+
+    return UpstreamDialer(
+        make_route_finder(settings, configured, WebFetcher(secure, identity), publish),
+        secure,
+        environ=environ,
+        connection_upgrade=settings.connection_upgrade,
+        current_identity=identity,
+        max_handshakes=settings.max_handshakes,
+    )
+
+
+def _outbound_proxy_tls(trust: UpstreamTrust, host: str) -> tuple[TLSLayer, ServerJudgement]:
+    connection, judgement = trust.outbound_proxy_connection(host)
+    return TLSLayer(connection), judgement
+
+
+def _trust(settings: Settings, config: TbotConfig | None, publish: Subscriber) -> UpstreamTrust:
     insecure = settings.insecure or (config is not None and config.insecure)
     if insecure:
         publish(
@@ -50,17 +99,11 @@ def make_dialer(
                 consequence=_PINS_ONLY if settings.proxy_pin else _ANYBODY,
             )
         )
-    return UpstreamDialer(
-        address.preferred,
-        UpstreamTrust(
-            _roots(settings, config, publish),
-            insecure=insecure,
-            pins=parse_pins(settings.proxy_pin),
-            server_name=settings.server_name and parse_server_name(settings.server_name),
-        ),
-        connect_timeout=settings.connect_timeout,
-        handshake_timeout=settings.handshake_timeout,
-        max_handshakes=settings.max_handshakes,
+    return UpstreamTrust(
+        _roots(settings, config, publish),
+        insecure=insecure,
+        pins=parse_pins(settings.proxy_pin),
+        server_name=settings.server_name and parse_server_name(settings.server_name),
     )
 
 

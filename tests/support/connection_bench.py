@@ -1,12 +1,13 @@
 """A connection handler with scripted upstreams, and what it publishes."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import trio
 import trio.testing
+from dialers import secure_dialer
 from stream_ends import Duplex, receive_all, socket_pair
 
 from dbproxy.downstream import Admission, Bridge, ConnectionHandler, RelayedAdmission
@@ -20,11 +21,19 @@ from dbproxy.events import (
 )
 from dbproxy.identity import Identity, IdentityStore
 from dbproxy.layers import TLSError
-from dbproxy.protocols import protocol_named
+from dbproxy.protocols import DatabaseProtocol, protocol_named
 from dbproxy.relay import LayeredStream, Liveness
 from dbproxy.settings import Mode
-from dbproxy.upstream import ProxyAddress, UpstreamConnection, UpstreamDialer, UpstreamTrust
+from dbproxy.upstream import (
+    ConfiguredAddress,
+    FixedRoute,
+    ProxyAddress,
+    UpstreamConnection,
+    UpstreamDialer,
+    UpstreamTrust,
+)
 
+ADDRESS = ProxyAddress("teleport.example.com", 443)
 POSTGRES = protocol_named("postgres")
 SSL_REQUEST = b"\0\0\0\x08\x04\xd2\x16\x2f"
 CANCEL_REQUEST = b"\0\0\0\x10\x04\xd2\x16\x2e\0\0\0\1\0\0\0\2"
@@ -41,24 +50,36 @@ class FakeDialer(UpstreamDialer):
 
     def __init__(self, *upstreams: Duplex | Exception) -> None:
         super().__init__(
-            ProxyAddress("teleport.example.com", 443),
-            UpstreamTrust(),
-            connect_timeout=10,
-            handshake_timeout=10,
+            FixedRoute(ConfiguredAddress(ADDRESS.host, ADDRESS.port)),
+            secure_dialer(UpstreamTrust()),
+            environ={},
+            connection_upgrade="never",
+            current_identity=_no_identity,
+            max_handshakes=64,
         )
         self._upstreams = list(upstreams)
         self.dials: list[bool] = []
 
     async def dial(
-        self, alpn: Sequence[str], identity: Identity, *, authenticate: bool
+        self, protocol: DatabaseProtocol, identity: Identity, *, authenticate: bool
     ) -> UpstreamConnection:
         await trio.lowlevel.checkpoint()
-        assert list(alpn) == list(POSTGRES.alpn)
+        assert protocol is POSTGRES
         self.dials.append(authenticate)
         upstream = self._upstreams.pop(0)
         if isinstance(upstream, Exception):
             raise upstream
-        return UpstreamConnection(LayeredStream(upstream), alpn[0], "TLSv1.3", 0.5)
+        return UpstreamConnection(
+            stream=LayeredStream(upstream),
+            address=ADDRESS,
+            alpn=protocol.alpn[0],
+            tls_version="TLSv1.3",
+            duration=0.5,
+        )
+
+
+def _no_identity() -> Identity:
+    raise AssertionError("nobody makes the upgrade test")
 
 
 @dataclass

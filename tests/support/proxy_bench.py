@@ -16,6 +16,8 @@ from dbproxy.events import Event
 SSL_REQUEST = b"\0\0\0\x08\x04\xd2\x16\x2f"
 STARTUP = b"\0\0\0\x0e\0\3\0\0user\0\0"
 PATIENCE = 15.0
+ONLY_ECHOES: dict[str, Any] = {"no_discovery": True, "connection_upgrade": "never"}
+"""Settings for a server that knows nothing of Teleport's web API and of its ALPN values."""
 
 
 async def echo(stream: trio.abc.HalfCloseableStream) -> None:
@@ -64,6 +66,7 @@ async def running(
                 "tunnel": True,
                 "proxy": f"127.0.0.1:{port}",
                 "connect_grace": 0.0,
+                **ONLY_ECHOES,
                 **settings,
             }
             proxy = DatabaseProxy(Settings(destination_dir=destination, **given), events.append)

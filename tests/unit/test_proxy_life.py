@@ -13,7 +13,7 @@ from identities import (
     write_destination,
 )
 from loopback import open_server, tls_handler, wait_for_end
-from proxy_bench import PATIENCE, STARTUP, echo, running
+from proxy_bench import ONLY_ECHOES, PATIENCE, STARTUP, echo, running
 
 from dbproxy import (
     Code,
@@ -111,6 +111,7 @@ class TestStopping:
                 tunnel=True,
                 proxy=f"127.0.0.1:{port}",
                 listen=f"unix://{path}",
+                **ONLY_ECHOES,
             )
             async with trio.open_nursery() as nursery:
                 await nursery.start(DatabaseProxy(settings, events.append).run)
@@ -132,7 +133,9 @@ class TestLibrary:
     ) -> None:
         events: list[Event] = []
         async with open_server(tls_handler(upstream_context, echo)) as port:
-            settings = Settings(destination_dir=destination, tunnel=True, proxy=f"127.0.0.1:{port}")
+            settings = Settings(
+                destination_dir=destination, tunnel=True, proxy=f"127.0.0.1:{port}", **ONLY_ECHOES
+            )
             async with open_database_proxy(settings, events.append) as started:
                 host, _colon, number = started.address.rpartition(":")
                 async with await trio.open_tcp_stream(host, int(number)) as client:
@@ -258,7 +261,9 @@ class TestConfiguration:
         async with open_server(tls_handler(upstream_context, echo)) as port:
             config = tmp_path / "tbot.yaml"
             write_text(config, f"version: v2\nproxy_server: 127.0.0.1:{port}\n")
-            settings = Settings(config=config, destination_dir=destination, tunnel=True)
+            settings = Settings(
+                config=config, destination_dir=destination, tunnel=True, **ONLY_ECHOES
+            )
             async with open_database_proxy(settings) as started:
                 host, _colon, number = started.address.rpartition(":")
                 async with await trio.open_tcp_stream(host, int(number)) as client:

@@ -59,6 +59,8 @@ class TestRelayed:
             address="teleport.example.com:443",
             alpn="teleport-postgres-ping",
             tls_version="TLSv1.3",
+            resumed=False,
+            upgraded=False,
             duration=0.5,
         )
 

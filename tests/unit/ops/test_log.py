@@ -139,7 +139,13 @@ def test_a_cancel_request_is_an_ordinary_connection() -> None:
 def test_debug_events_are_shown_only_with_debug() -> None:
     opened = ConnectionOpened(id=1, peer="127.0.0.1:54321")
     connected = UpstreamConnected(
-        id=1, address="127.0.0.1:443", alpn="a", tls_version="TLSv1.3", duration=0.01
+        id=1,
+        address="127.0.0.1:443",
+        alpn="a",
+        tls_version="TLSv1.3",
+        resumed=False,
+        upgraded=False,
+        duration=0.01,
     )
     assert logged(opened, connected) == []
     assert [entry["event"] for entry in objects(opened, connected, debug=True)] == [

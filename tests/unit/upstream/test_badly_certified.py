@@ -11,14 +11,16 @@ import pytest
 import trio
 from bad_servers import Issued, issue, lax_context
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
+from dialers import make_dialer
 from identities import HOUR
 from loopback import TLSStream, open_server, tls_handler
 from tls_peers import BOTH_VERSIONS
 
 from dbproxy.errors import PROBLEMS, Code, UpstreamError
 from dbproxy.identity import Identity
+from dbproxy.protocols import protocol_named
 from dbproxy.protocols.postgres import sqlstate_of
-from dbproxy.upstream import ProxyAddress, UpstreamDialer, UpstreamTrust
+from dbproxy.upstream import ProxyAddress, UpstreamTrust
 
 HOST = "127.0.0.1"
 ALPN = ("teleport-postgres-ping", "teleport-postgres")
@@ -196,11 +198,9 @@ async def refusal(
         await trio.lowlevel.checkpoint()
 
     async with open_server(tls_handler(context, note)) as port:
-        dialer = UpstreamDialer(
-            ProxyAddress(HOST, port), trust, connect_timeout=10, handshake_timeout=10
-        )
+        dialer = make_dialer(ProxyAddress(HOST, port), trust)
         with pytest.raises(UpstreamError) as caught:
-            await dialer.dial(ALPN, identity, authenticate=True)
+            await dialer.dial(protocol_named("postgres"), identity, authenticate=True)
     assert not shaken, "the server got our certificate or could have got bytes"
     assert f"127.0.0.1:{port}" in caught.value.message
     return caught.value

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from dialers import make_dialer
 from identities import Authority, make_authority
 from loopback import Handler, TLSStream, open_server, tls_handler, wait_for_end
 from tls_peers import BOTH_VERSIONS, Credentials, make_credentials, server_context
@@ -16,11 +17,13 @@ from trio.testing import MockClock
 from dbproxy.errors import Code, UpstreamError
 from dbproxy.identity import Identity
 from dbproxy.layers import TLSError
-from dbproxy.upstream import ProxyAddress, UpstreamConnection, UpstreamDialer, UpstreamTrust
+from dbproxy.protocols import protocol_named
+from dbproxy.upstream import ProxyAddress, UpstreamConnection, UpstreamTrust
 
 PING, PLAIN = "teleport-postgres-ping", "teleport-postgres"
 ALPN = (PING, PLAIN)
 PATIENCE = 10.0
+POSTGRES = protocol_named("postgres")
 
 Dial = Callable[..., Awaitable[UpstreamConnection]]
 
@@ -42,13 +45,13 @@ def dial(web_authority: Authority, identity: Identity) -> Dial:
         connect_timeout: float = PATIENCE,
         handshake_timeout: float = PATIENCE,
     ) -> UpstreamConnection:
-        dialer = UpstreamDialer(
+        dialer = make_dialer(
             ProxyAddress(host, port),
             UpstreamTrust([web_authority.certificate]),
             connect_timeout=connect_timeout,
             handshake_timeout=handshake_timeout,
         )
-        return await dialer.dial(ALPN, identity, authenticate=authenticate)
+        return await dialer.dial(POSTGRES, identity, authenticate=authenticate)
 
     return dial_port
 
@@ -266,7 +269,7 @@ async def test_connecting_that_takes_too_long_is_given_up(
     dial: Dial, autojump_clock: MockClock
 ) -> None:
     trio.socket.set_custom_hostname_resolver(Resolver(None))
-    with pytest.raises(UpstreamError, match=r"TCP connection .* longer than 7 s") as caught:
+    with pytest.raises(UpstreamError, match=r"the connection .* longer than 7 s") as caught:
         await dial(443, host="teleport.example.com", connect_timeout=7.0)
     assert caught.value.code is Code.UPSTREAM_UNREACHABLE
     assert trio.current_time() >= 7

@@ -18,7 +18,8 @@ from dbproxy.identity import Identity
 from dbproxy.layers import PingLayer, TLSLayer
 from dbproxy.relay import LayeredStream
 from dbproxy.upstream import ProxyAddress, UpstreamTrust
-from dbproxy.upstream.transport import Judgement, ProxyTLS, Transport
+from dbproxy.upstream.judgement import ServerJudgement
+from dbproxy.upstream.transport import ProxyTLS, Transport
 
 TARGET = ProxyAddress("teleport.example.com", 443)  # nothing on loopback would be proxied
 SOCKS_OK = [b"\x05\x00", b"\x05\x00\x00\x01\0\0\0\0\0\0"]
@@ -32,7 +33,7 @@ def proxy_tls(web_authority: Authority, identity: Identity) -> ProxyTLS:
     """Trusts the web authority."""
     trust = UpstreamTrust([web_authority.certificate])
 
-    def make(host: str) -> tuple[TLSLayer, Judgement]:
+    def make(host: str) -> tuple[TLSLayer, ServerJudgement]:
         connection, judgement = trust.connection(host, ["http/1.1"], identity, authenticate=False)
         return TLSLayer(connection), judgement
 
