@@ -94,9 +94,14 @@ class Layout:
         return next(filter(has, self.host_cas), self.host_cas[0])
 
     @property
+    def lists(self) -> tuple[str, ...]:
+        """The files that end with a list of authorities."""
+        return (*self.host_cas, self.user_ca, self.database_ca)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Every file, each once, the certificate first."""
-        every = (self.certificate, self.key, *self.host_cas, self.user_ca, self.database_ca)
+        every = (self.certificate, self.key, *self.lists)
         return tuple(dict.fromkeys(every))
 
 

@@ -90,6 +90,10 @@ class IdentitySource(Protocol):
     def stamp(self) -> Stamp:
         """Look at the files without opening them; the result differs once one has changed."""
 
+    @property
+    def lists(self) -> frozenset[int]:
+        """Where in a stamp the files are that end with a list of authorities."""
+
     def explain(self) -> Explanation:
         """Which files `read` would use now, and why these; never fails."""
 
@@ -115,7 +119,9 @@ class DestinationSource:
         self._names = names
         self._layouts = layouts(formats, names)
         every = (name for layout in self._layouts for name in layout.names)
+        lists = (name for layout in self._layouts for name in layout.lists)
         self._paths = _texts(directory / name for name in every)
+        self._lists = _positions(self._paths, (directory / name for name in lists))
 
     @property
     def directory(self) -> Path:
@@ -127,6 +133,10 @@ class DestinationSource:
 
     def stamp(self) -> Stamp:
         return stamp_files(self._paths)
+
+    @property
+    def lists(self) -> frozenset[int]:
+        return self._lists
 
     def explain(self) -> Explanation:
         choice = choose_layout(self._layouts, self._has)
@@ -172,6 +182,10 @@ class IdentityFileSource:
     def stamp(self) -> Stamp:
         return stamp_files(_texts([self._path]))
 
+    @property
+    def lists(self) -> frozenset[int]:
+        return frozenset({0})
+
     def explain(self) -> Explanation:
         roles = (Role.CERTIFICATE, Role.KEY, Role.HOST_CA)
         return _named("identity file", dict.fromkeys(roles, self._path))
@@ -192,6 +206,7 @@ class NamedFilesSource:
             Role.KEY: key,
             Role.HOST_CA: authorities,
         }
+        self._paths = _texts(self._files.values())
 
     @property
     def directory(self) -> Path:
@@ -204,7 +219,11 @@ class NamedFilesSource:
         )
 
     def stamp(self) -> Stamp:
-        return stamp_files(_texts(self._files.values()))
+        return stamp_files(self._paths)
+
+    @property
+    def lists(self) -> frozenset[int]:
+        return _positions(self._paths, [self._files[Role.HOST_CA]])
 
     def explain(self) -> Explanation:
         return _named("named files", self._files)
@@ -218,6 +237,11 @@ def _named(layout: str, files: Mapping[Role, Path]) -> Explanation:
 def _texts(paths: Iterable[Path]) -> tuple[str, ...]:
     """The paths, each once, as the system takes them."""
     return tuple(dict.fromkeys(map(os.fspath, paths)))
+
+
+def _positions(paths: Sequence[str], chosen: Iterable[Path]) -> frozenset[int]:
+    """Where the chosen ones are among the paths."""
+    return frozenset(paths.index(path) for path in _texts(chosen))
 
 
 def _exists(path: Path) -> bool:

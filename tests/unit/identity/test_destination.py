@@ -23,7 +23,15 @@ from identities import (
 )
 
 from dbproxy.errors import Code, IdentityError
-from dbproxy.identity import DestinationSource, Route, Stamp, read_destination
+from dbproxy.identity import (
+    DestinationSource,
+    IdentityFileSource,
+    IdentitySource,
+    NamedFilesSource,
+    Route,
+    Stamp,
+    read_destination,
+)
 
 NAMES = (
     "tlscert",
@@ -302,3 +310,28 @@ def test_a_missing_directory_has_a_stamp(tmp_path: Path) -> None:
     nothing = stamp(tmp_path / "absent")
     assert nothing == stamp(tmp_path / "also absent")
     assert nothing.newest == 0
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (
+            DestinationSource(Path("d")),
+            {
+                *("teleport-host-ca.crt", "teleport-user-ca.crt", "teleport-database-ca.crt"),
+                *("tlscacerts", "identity", "tls.cas", "mongo.cas", "cockroach/ca.crt"),
+            },
+        ),
+        (IdentityFileSource(Path("d/identity")), {"identity"}),
+        (NamedFilesSource(Path("d/tlscert"), Path("d/key"), Path("d/host")), {"host"}),
+        (NamedFilesSource(Path("d/identity"), Path("d/key"), Path("d/identity")), {"identity"}),
+    ],
+    ids=["destination", "identity file", "named files", "named files in one"],
+)
+def test_the_files_that_end_with_a_list_of_authorities_are_known(
+    source: IdentitySource, expected: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+    monkeypatch.setitem(source.stamp.__globals__, "stamp_files", looked.extend)
+    source.stamp()
+    assert {looked[position] for position in source.lists} == {f"d/{name}" for name in expected}
