@@ -177,8 +177,7 @@ class DatabaseProxy:
         settings = self._settings
         chosen = choose_source(settings, config)
         store = IdentityStore(chosen.source, service=settings.service, publish=self._events.publish)
-        location = chosen.location
-        return store, location.lifetime.renewal_interval if location is not None else None
+        return store, chosen.lifetime.renewal_interval
 
     def _check_listen_address(self, address: ListenAddress, protocol: DatabaseProtocol) -> None:
         if not isinstance(address, UnixAddress):
