@@ -108,7 +108,14 @@ async def test_the_renewal_interval_of_the_configuration_counts(
     )
     options = {"cert": "tlscert", "key": "key", "ca": "teleport-host-ca.crt"} if named else {}
     files = (f"--{option}={destination / name}" for option, name in options.items())
-    arguments = ("--log-format=json", "-c", config, *files, "db", "example-server")
+    arguments: list[str | Path] = [
+        "--log-format=json",
+        "-c",
+        config,
+        *files,
+        "db",
+        "example-server",
+    ]
     async with running_dbproxy(*arguments, home=tmp_path) as command:
         await command.started()
         warning = await command.event("identity-not-renewed")
