@@ -93,15 +93,14 @@ class Layout:
         """The file with the Host CA's certificates; the best when none is there."""
         return next(filter(has, self.host_cas), self.host_cas[0])
 
-    @property
-    def lists(self) -> tuple[str, ...]:
-        """The files that end with a list of authorities."""
-        return (*self.host_cas, self.user_ca, self.database_ca)
+    def lists(self, has: Callable[[str], bool]) -> tuple[str, ...]:
+        """The files of this layout that end with a list of authorities."""
+        return (self.host_ca(has), self.user_ca, self.database_ca)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Every file, each once, the certificate first."""
-        every = (self.certificate, self.key, *self.lists)
+        every = (self.certificate, self.key, *self.host_cas, self.user_ca, self.database_ca)
         return tuple(dict.fromkeys(every))
 
 

@@ -22,7 +22,7 @@ files), or takes more than five seconds in all, may be read in between, and so m
 at work before the first look. It is put right when the rest has been written.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, unique
 from math import inf
@@ -90,11 +90,11 @@ class Rewrites:
     written, in seconds of the system's clock, which may be wrong.
 
     Args:
-        lists: The positions in the stamps of files that end with a list of authorities.
+        ends_with_a_list: Whether the file that was written last may be cut without being damaged.
     """
 
-    def __init__(self, lists: Collection[int] = ()) -> None:
-        self._lists = frozenset(lists)
+    def __init__(self, ends_with_a_list: Callable[[Stamp], bool]) -> None:
+        self._ends_with_a_list = ends_with_a_list
         self._good: Stamp | None = None
         self._read: Stamp | None = None
         self._change: _Change | None = None
@@ -155,14 +155,6 @@ class Rewrites:
         if self._read is None or _is_rewritten(self._good, change.stamp):
             return is_quiet or is_old or not self._ends_with_a_list(change.stamp)
         return is_old or (is_quiet and not _is_more_expected(self._good, change.stamp))
-
-    def _ends_with_a_list(self, stamp: Stamp) -> bool:
-        """Whether a list is the file that was written last; `False` when others may be."""
-        written = {True: 0, False: 0}
-        for position, file in enumerate(stamp.files):
-            is_list = position in self._lists
-            written[is_list] = max(written[is_list], file.written if file is not None else 0)
-        return written[True] > written[False]
 
 
 def _is_rewritten(old: Stamp | None, new: Stamp) -> bool:

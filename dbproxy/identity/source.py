@@ -90,9 +90,12 @@ class IdentitySource(Protocol):
     def stamp(self) -> Stamp:
         """Look at the files without opening them; the result differs once one has changed."""
 
-    @property
-    def lists(self) -> frozenset[int]:
-        """Where in a stamp the files are that end with a list of authorities."""
+    def ends_with_a_list(self, stamp: Stamp) -> bool:
+        """Whether the file that was written last ends with a list of authorities.
+
+        Only such a file can be cut without anybody noticing. Files that others confirm, or that
+        `read` would not use, do not count; `False` also when others may be the last.
+        """
 
     def explain(self) -> Explanation:
         """Which files `read` would use now, and why these; never fails."""
@@ -119,9 +122,8 @@ class DestinationSource:
         self._names = names
         self._layouts = layouts(formats, names)
         every = (name for layout in self._layouts for name in layout.names)
-        lists = (name for layout in self._layouts for name in layout.lists)
-        self._paths = _texts(directory / name for name in every)
-        self._lists = _positions(self._paths, (directory / name for name in lists))
+        self._file_names = tuple(dict.fromkeys(every))
+        self._paths = _texts(directory / name for name in self._file_names)
 
     @property
     def directory(self) -> Path:
@@ -134,9 +136,12 @@ class DestinationSource:
     def stamp(self) -> Stamp:
         return stamp_files(self._paths)
 
-    @property
-    def lists(self) -> frozenset[int]:
-        return self._lists
+    def ends_with_a_list(self, stamp: Stamp) -> bool:
+        files = zip(self._file_names, stamp.files, strict=True)
+        present = {name for name, file in files if file is not None}
+        layout = choose_layout(self._layouts, present.__contains__).layout
+        lists = layout.lists(present.__contains__)
+        return stamp.was_written_last(map(self._file_names.index, lists))
 
     def explain(self) -> Explanation:
         choice = choose_layout(self._layouts, self._has)
@@ -182,9 +187,8 @@ class IdentityFileSource:
     def stamp(self) -> Stamp:
         return stamp_files(_texts([self._path]))
 
-    @property
-    def lists(self) -> frozenset[int]:
-        return frozenset({0})
+    def ends_with_a_list(self, stamp: Stamp) -> bool:
+        return True
 
     def explain(self) -> Explanation:
         roles = (Role.CERTIFICATE, Role.KEY, Role.HOST_CA)
@@ -221,9 +225,8 @@ class NamedFilesSource:
     def stamp(self) -> Stamp:
         return stamp_files(self._paths)
 
-    @property
-    def lists(self) -> frozenset[int]:
-        return _positions(self._paths, [self._files[Role.HOST_CA]])
+    def ends_with_a_list(self, stamp: Stamp) -> bool:
+        return stamp.was_written_last([self._paths.index(os.fspath(self._files[Role.HOST_CA]))])
 
     def explain(self) -> Explanation:
         return _named("named files", self._files)
@@ -237,11 +240,6 @@ def _named(layout: str, files: Mapping[Role, Path]) -> Explanation:
 def _texts(paths: Iterable[Path]) -> tuple[str, ...]:
     """The paths, each once, as the system takes them."""
     return tuple(dict.fromkeys(map(os.fspath, paths)))
-
-
-def _positions(paths: Sequence[str], chosen: Iterable[Path]) -> frozenset[int]:
-    """Where the chosen ones are among the paths."""
-    return frozenset(paths.index(path) for path in _texts(chosen))
 
 
 def _exists(path: Path) -> bool:

@@ -37,6 +37,16 @@ class Stamp:
         """The latest change of any file, in nanoseconds since the epoch; 0 without files."""
         return max((file.written for file in self.files if file is not None), default=0)
 
+    def was_written_last(self, positions: Iterable[int]) -> bool:
+        """Whether one of the files at these positions was written later than all others."""
+        chosen = frozenset(positions)
+        written = {True: 0, False: 0}
+        for position, file in enumerate(self.files):
+            if file is not None:
+                is_chosen = position in chosen
+                written[is_chosen] = max(written[is_chosen], file.written)
+        return written[True] > written[False]
+
 
 def stamp_files(paths: Iterable[str]) -> Stamp:
     """Look at files without opening them; symbolic links are followed.

@@ -38,7 +38,7 @@ class Looks:
     """Looks at files, at times that a test chooses; unless it says otherwise, just written."""
 
     def __init__(self, lists: Collection[int] = ()) -> None:
-        self.rewrites = Rewrites(lists)
+        self.rewrites = Rewrites(lambda stamp: stamp.was_written_last(lists))
         self.now = 1000.0
 
     def __call__(self, *versions: float | None, after: float = 0.0, age: float = 0.0) -> Verdict:
