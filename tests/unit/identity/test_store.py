@@ -6,6 +6,7 @@ have to look changed. The last ones use real files, and a writer that does what 
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -745,6 +746,26 @@ def test_between_any_two_steps_of_a_rewrite_the_identity_is_the_old_or_the_new_o
         expected = old if identity.generation == 1 else new
         parts = parts_of(identity)
         assert parts == {name: expected[name] for name in parts}
+
+
+async def test_a_list_that_is_being_written_at_the_start_is_read_whole(
+    destination: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The first load has nothing to compare with; all that it has is the order of the times."""
+    database_ca = destination / "teleport-database-ca.crt"
+    whole = database_ca.read_bytes() + make_authority().pem
+    a_moment_ago = datetime.now(UTC).timestamp() - 1
+    for name in FILES_IN_ORDER_OF_V14[:-1]:
+        os.utime(destination / name, (a_moment_ago, a_moment_ago))
+    await trio.to_thread.run_sync(time.sleep, 0.02)  # a later change time than those have now
+    database_ca.touch()
+    store = IdentityStore(DestinationSource(destination))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(store.load)
+        await trio.sleep(QUIET * 0.6)
+        database_ca.write_bytes(whole)
+    assert certificate_pem(*store.current.database_cas) == whole
+    assert store.current.generation == 1
 
 
 class VirtualDestination(DestinationSource):
