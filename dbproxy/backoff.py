@@ -27,6 +27,7 @@ class Backoff:
         *,
         draw: Callable[[], float] = _draw,
     ) -> None:
+        self._first = first
         self._pause = first
         self._longest = longest
         self._draw = draw
@@ -36,3 +37,8 @@ class Backoff:
         pause = min(self._pause, self._longest)
         self._pause = min(pause * 2, self._longest)
         return pause * (1 + self._draw()) / 2
+
+    def worked_for(self, seconds: float) -> None:
+        """Take note of how long it went well; longer than any pause, and they are short again."""
+        if seconds > self._longest:
+            self._pause = self._first

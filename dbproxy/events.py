@@ -241,7 +241,10 @@ class AuthoritiesPassedOver(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TunnelFailed(Event):
-    """A tunnel could not be opened; the next attempt is in `retry_in` seconds."""
+    """A tunnel could not be opened, or a bug in dbproxy ended it; it is tried again.
+
+    The next attempt is in `retry_in` seconds. `error` is what was not foreseen.
+    """
 
     name: ClassVar[str] = "tunnel-failed"
     level: ClassVar[Level] = Level.WARNING
@@ -252,6 +255,7 @@ class TunnelFailed(Event):
     code: Code
     reason: str
     next_step: str
+    error: Exception | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ Here is the only place of this package, beside `dbproxy.doctor.files`, that touc
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -19,6 +19,7 @@ from dbproxy.identity import (
     Explanation,
     Identity,
     IdentitySource,
+    Lifetime,
     Location,
     Role,
     Subject,
@@ -51,6 +52,7 @@ class Evidence:
         config: The tbot configuration, if there is one and it can be used.
         config_problem: Why it cannot be used, or no destination be found in it.
         location: The destination, and what the configuration says of it; `None` for named files.
+        lifetime: What the configuration says of the certificate's times.
         explanation: Which files the identity is read from, and why.
         files: These files, with what the file system says; `None` for one that is absent.
         secrets: Every file there that holds a private key, used or not.
@@ -66,6 +68,7 @@ class Evidence:
     config: TbotConfig | None = None
     config_problem: ConfigError | None = None
     location: Location | None = None
+    lifetime: Lifetime = field(default_factory=Lifetime)
     explanation: Explanation | None = None
     files: tuple[tuple[UsedFile, FileFacts | None], ...] = ()
     secrets: tuple[FileFacts, ...] = ()
@@ -89,7 +92,7 @@ def gather(settings: Settings, now: datetime) -> Evidence:
         chosen = choose_source(settings, evidence.config)
     except ConfigError as error:
         return replace(evidence, config_problem=error)
-    evidence = replace(evidence, location=chosen.location)
+    evidence = replace(evidence, location=chosen.location, lifetime=chosen.lifetime)
     return _with_certificate(_with_identity(_with_files(evidence, chosen.source), chosen.source))
 
 

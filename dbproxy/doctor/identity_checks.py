@@ -15,7 +15,7 @@ from dbproxy.doctor.evidence import Evidence
 from dbproxy.doctor.files import FileFacts
 from dbproxy.doctor.finding import Check, Finding, failed, failed_with, fine, skipped, warned
 from dbproxy.errors import Code, IdentityError
-from dbproxy.identity import DestinationEntry, Lifetime, Role
+from dbproxy.identity import DestinationEntry, Role
 from dbproxy.identity.assemble import is_issued_by_one_of
 from dbproxy.identity.duration import in_words
 from dbproxy.identity.expiry import renewal_due
@@ -159,7 +159,7 @@ def _tbot_alive(evidence: Evidence) -> Finding:
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if evidence.now > end:
         return skipped("the certificate has expired")
-    interval = _lifetime(evidence).renewal_interval
+    interval = evidence.lifetime.renewal_interval
     habit = (
         f"tbot renews every {in_words(interval)}"
         if interval
@@ -174,10 +174,6 @@ def _tbot_alive(evidence: Evidence) -> Finding:
             f" {in_words(evidence.now - due)} ago",
         )
     return fine(age)
-
-
-def _lifetime(evidence: Evidence) -> Lifetime:
-    return evidence.location.lifetime if evidence.location is not None else Lifetime()
 
 
 def _age(evidence: Evidence) -> str:

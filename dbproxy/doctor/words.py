@@ -1,6 +1,7 @@
 """What a certificate says about its holder, in words."""
 
 from collections.abc import Iterator, Sequence
+from datetime import UTC
 
 from dbproxy.identity import Route, Subject
 
@@ -20,6 +21,8 @@ def subject_in_words(subject: Subject) -> Iterator[tuple[str, str]]:
         ("resources", subject.allowed_resources),
         ("only from", subject.pinned_ip),
         ("renewals", _renewals(subject)),
+        ("generation", _generation(subject)),
+        ("asked with", _previous(subject)),
         ("device", subject.device_asset_tag or subject.device_id),
     )
 
@@ -71,11 +74,22 @@ def _usage(usage: Sequence[str]) -> str:
 
 def _renewals(subject: Subject) -> str | None:
     if subject.renewable:
-        number = f", number {subject.generation}" if subject.generation is not None else ""
-        return f"the bot's own certificate, which renews itself{number}"
+        return "the bot's own certificate, which renews itself"
     return (
         "none by the holder: only tbot can ask for the next" if subject.disallow_reissue else None
     )
+
+
+def _generation(subject: Subject) -> str:
+    """Teleport counts a bot's own certificates only, not those that it asks for by them."""
+    return str(subject.generation) if subject.generation is not None else "not in the certificate"
+
+
+def _previous(subject: Subject) -> str | None:
+    if subject.previous_expiry is None:
+        return None
+    moment = subject.previous_expiry.astimezone(UTC)
+    return f"a certificate that is valid until {moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _counted(what: str, values: Sequence[str]) -> str:

@@ -27,8 +27,15 @@ _IN_BRACKETS: Final = re.compile(r"\[([a-z-]+)\]")
 
 
 def page_of(code: Code) -> Page:
-    """The longer text about `code`; each code has one."""
-    return next(area.pages[code] for area in AREAS if code in area.pages)
+    """The longer text about `code`.
+
+    Raises:
+        AssertionError: There is none: a mistake of ours, as each code has one.
+    """
+    for area in AREAS:
+        if code in area.pages:
+            return area.pages[code]
+    raise AssertionError(f"no area has a page about {code}")
 
 
 def find_code(text: str) -> Code:

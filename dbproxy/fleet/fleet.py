@@ -33,12 +33,12 @@ def _ignore(_event: Event) -> None:
 class Fleet:
     """Every `database-tunnel` service of a tbot configuration.
 
-    A tunnel that cannot be opened does not disturb the others; it is tried again, with the
-    configuration read anew.
+    A tunnel that cannot be opened, or that a bug has ended, does not disturb the others; it is
+    tried again, with the configuration read anew.
 
     Args:
         settings: What holds for all tunnels; `config` names the configuration.
-        tell: Called once for each tunnel, when it is open; must not block.
+        tell: Called for each tunnel, whenever it is open; must not block.
         subscriber_for: Makes the subscriber to the events of a tunnel.
         backoff: Makes the pauses between the attempts of a tunnel.
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from dbproxy.identity.locate import Location, locate
+from dbproxy.identity.locate import Location, lifetime_in, locate
 from dbproxy.identity.source import (
     DestinationSource,
     IdentityFileSource,
@@ -11,6 +11,7 @@ from dbproxy.identity.source import (
     NamedFilesSource,
 )
 from dbproxy.identity.tbot_config import TbotConfig
+from dbproxy.identity.tbot_entries import Lifetime
 from dbproxy.settings import Settings
 
 __all__ = ["ChosenSource", "choose_source"]
@@ -22,10 +23,12 @@ class ChosenSource:
 
     Attributes:
         source: What reads it.
+        lifetime: How long its certificates last and how often they are renewed, as far as known.
         location: The destination; `None` when files were named instead.
     """
 
     source: IdentitySource
+    lifetime: Lifetime
     location: Location | None = None
 
 
@@ -39,7 +42,7 @@ def choose_source(settings: Settings, config: TbotConfig | None) -> ChosenSource
     """
     named = _named_source(settings)
     if named is not None:
-        return ChosenSource(named)
+        return ChosenSource(named, lifetime_in(named.directory, config, settings.service))
     location = locate(
         destination_dir=settings.destination_dir,
         config=config,
@@ -48,7 +51,10 @@ def choose_source(settings: Settings, config: TbotConfig | None) -> ChosenSource
         database=settings.db_name,
     )
     source = DestinationSource(location.directory, formats=location.formats, names=location.names)
-    return ChosenSource(source, location)
+    if location.entry is not None:
+        return ChosenSource(source, location.entry.lifetime, location)
+    lifetime = lifetime_in(location.directory, config, settings.service)
+    return ChosenSource(source, lifetime, location)
 
 
 def _named_source(settings: Settings) -> IdentitySource | None:

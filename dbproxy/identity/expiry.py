@@ -5,7 +5,8 @@ once. Whoever could have acted should have been told before, but not at every re
 minute longer.
 
 The choice: the first warning at the moment when tbot should have renewed and did not, the next ones
-each time half of the remaining time has passed, so that they get more frequent as it gets urgent.
+each time half of the remaining time has passed, so that they get more frequent as it gets urgent;
+but no two within half a minute, which concerns certificates of minutes or less.
 A machine that sleeps, or a clock that is corrected, can pass several moments at once; only the last
 of them is told.
 """
@@ -27,6 +28,8 @@ SLACK_SHARE: Final = 0.1
 SHORTEST_SLACK: Final = timedelta(seconds=10)
 MOST_WARNINGS: Final = 6
 """How often the remaining time is halved: the last warning comes when about 3 % of it are left."""
+SHORTEST_SPACING: Final = timedelta(seconds=30)
+"""Between a warning and the next one, and the end: nobody can do anything about it in less."""
 SMALLEST_JUMP: Final = 1.0
 """Seconds by which two clocks may drift apart between two looks; NTP slews far more slowly."""
 
@@ -110,7 +113,9 @@ class ExpirySchedule:
 
 
 def _warnings(due: datetime, end: datetime) -> list[datetime]:
-    return [end - (end - due) / 2**halvings for halvings in range(MOST_WARNINGS)]
+    """The first one in any case."""
+    halves = ((end - due) / 2**halvings for halvings in range(1, MOST_WARNINGS))
+    return [due, *(end - half for half in halves if half >= SHORTEST_SPACING)]
 
 
 class ClockComparison:

@@ -13,8 +13,34 @@ MAXIMUM_SIZE: Final = 1024 * 1024
 _FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
+_NOT_A_FILE: Final = (
+    "Give the path of a file. If tbot should have written one there, remove what is in its place"
+    " and restart tbot."
+)
+_TOO_LARGE: Final = (
+    "Give the path of a file that tbot writes: none is that large. If this is one, something else"
+    " has written to it: find out what, remove the file, and restart tbot."
+)
+_IMPOSSIBLE: Final = "Correct the path: it has characters that no file's name can have."
+_KINDS: Final = (
+    (stat.S_ISDIR, "directory"),
+    (stat.S_ISFIFO, "FIFO"),
+    (stat.S_ISCHR, "device"),
+    (stat.S_ISBLK, "device"),
+)
+
+
 class UnusableFileError(Exception):
-    """The path leads to no regular file of a reasonable size; the text goes on after its name."""
+    """The path leads to no regular file of a reasonable size; the text goes on after its name.
+
+    Args:
+        message: The text.
+        next_step: What the operator can do, where tbot was to write the file.
+    """
+
+    def __init__(self, message: str, next_step: str) -> None:
+        super().__init__(message)
+        self.next_step = next_step
 
 
 def read_regular_file(
@@ -38,9 +64,9 @@ def read_regular_file(
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise UnusableFileError("is not a regular file")
+            raise _not_regular(status.st_mode)
         if status.st_size > limit:
-            raise UnusableFileError(f"has more than {limit} bytes")
+            raise _too_large(limit)
         return _read_all(descriptor, limit)
     finally:
         os.close(descriptor)
@@ -50,7 +76,7 @@ def _open(path: Path, directory: int | None) -> int:
     try:
         return os.open(path, _FLAGS, dir_fd=directory)
     except ValueError as error:  # a NUL or a lone surrogate in the path
-        raise UnusableFileError("is not a valid path") from error
+        raise UnusableFileError("is not a valid path", _IMPOSSIBLE) from error
 
 
 def _read_all(descriptor: int, limit: int) -> bytes:
@@ -58,5 +84,14 @@ def _read_all(descriptor: int, limit: int) -> bytes:
     while chunk := os.read(descriptor, limit + 1 - len(data)):
         data += chunk
         if len(data) > limit:
-            raise UnusableFileError(f"has more than {limit} bytes")
+            raise _too_large(limit)
     return bytes(data)
+
+
+def _not_regular(mode: int) -> UnusableFileError:
+    kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "special file")
+    return UnusableFileError(f"is a {kind}, not a regular file", _NOT_A_FILE)
+
+
+def _too_large(limit: int) -> UnusableFileError:
+    return UnusableFileError(f"has more than {limit} bytes", _TOO_LARGE)

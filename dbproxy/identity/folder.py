@@ -27,6 +27,10 @@ __all__ = ["Folder", "read_steadily"]
 T = TypeVar("T")
 
 _DATA: Final = "..data"
+_LOOK: Final = (
+    "Look at it with `ls -l`, and at the system's log for errors of the file system; if something"
+    " else is in the file's place, remove it and restart tbot."
+)
 _ATTEMPTS: Final = 4
 """Reads in a row that may meet a write or a swap: both are over at once, and are rare."""
 # A directory may let a user search it without listing it, which O_PATH respects.
@@ -86,7 +90,9 @@ class Folder:
         except OSError as error:
             raise _unreadable(path, error) from error
         except UnusableFileError as error:
-            raise IdentityError(Code.IDENTITY_MALFORMED, f"{path} {error}") from error
+            raise IdentityError(
+                Code.IDENTITY_MALFORMED, f"{path} {error}", next_step=error.next_step
+            ) from error
 
     def is_current(self) -> bool:
         """Whether the directory's name still leads to the directory that is open."""
@@ -176,4 +182,7 @@ def _missing(message: str) -> IdentityError:
 
 def _unreadable(path: Path, error: OSError) -> IdentityError:
     reason = error.strerror or str(error)
-    return IdentityError(Code.IDENTITY_UNREADABLE, f"{path} cannot be read: {reason}")
+    step = None if isinstance(error, PermissionError) else _LOOK
+    return IdentityError(
+        Code.IDENTITY_UNREADABLE, f"{path} cannot be read: {reason}", next_step=step
+    )

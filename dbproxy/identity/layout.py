@@ -93,6 +93,10 @@ class Layout:
         """The file with the Host CA's certificates; the best when none is there."""
         return next(filter(has, self.host_cas), self.host_cas[0])
 
+    def lists(self, has: Callable[[str], bool]) -> tuple[str, ...]:
+        """The files of this layout that end with a list of authorities."""
+        return (self.host_ca(has), self.user_ca, self.database_ca)
+
     @property
     def names(self) -> tuple[str, ...]:
         """Every file, each once, the certificate first."""

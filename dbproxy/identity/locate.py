@@ -11,7 +11,7 @@ from dbproxy.identity.tbot_config import TbotConfig
 from dbproxy.identity.tbot_entries import DestinationEntry, Lifetime
 from dbproxy.identity.tbot_words import in_one_sentence
 
-__all__ = ["Location", "locate"]
+__all__ = ["Location", "lifetime_in", "locate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,26 @@ def locate(
             " configuration file with --config.",
         )
     return _search(config, service, username, database)
+
+
+def lifetime_in(directory: Path, config: TbotConfig | None, service: str | None) -> Lifetime:
+    """How long certificates last and how often they are renewed, as far as the configuration tells.
+
+    Args:
+        directory: Where a certificate is: a destination, or a directory in one.
+        config: The tbot configuration, when there is one.
+        service: The database service, to choose between outputs that go there.
+
+    Returns:
+        What holds for the output that goes to the directory; without any, what holds in general.
+    """
+    if config is None:
+        return Lifetime()
+    for candidate in (directory, directory.parent):  # `cockroach/node.crt`
+        entry = _describe_named(candidate, config, service).entry
+        if entry is not None:
+            return entry.lifetime
+    return config.lifetime
 
 
 def _describe_named(directory: Path, config: TbotConfig | None, service: str | None) -> Location:

@@ -16,6 +16,7 @@ import binascii
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -52,6 +53,8 @@ _SEPARATOR: Final = b"$"
 """Between the entries of `tlscacerts` (lib/tbot/identity/artifact.go)."""
 _DER_SEQUENCE: Final = b"\x30\x82"
 """How every certificate and RSA key of more than 255 bytes begins in DER, and no text does."""
+_MOST_CERTIFICATES: Final = 32
+"""Certificates that are not read again when they come again: those of some clusters in rotation."""
 _CERTIFICATE: Final = "CERTIFICATE"
 _PRIVATE_KEY: Final = "PRIVATE KEY"
 _OPENSSH_PRIVATE_KEY: Final = "OPENSSH PRIVATE KEY"
@@ -203,10 +206,16 @@ def parse_certificate(block: Block, source: Path) -> x509.Certificate:
     """
     der = _decode(block, source)
     try:
-        certificate = x509.load_der_x509_certificate(der)
-        _read_lazy_fields(certificate)
+        return _whole_certificate(der)
     except (ValueError, TypeError, x509.InvalidVersion) as error:
         raise _malformed(source, f"holds a damaged certificate: {error}") from error
+
+
+@lru_cache(maxsize=_MOST_CERTIFICATES)
+def _whole_certificate(der: bytes) -> x509.Certificate:
+    """The certificate of these very bytes; authorities stay the same at nearly every renewal."""
+    certificate = x509.load_der_x509_certificate(der)
+    _read_lazy_fields(certificate)
     return certificate
 
 

@@ -90,6 +90,13 @@ class IdentitySource(Protocol):
     def stamp(self) -> Stamp:
         """Look at the files without opening them; the result differs once one has changed."""
 
+    def ends_with_a_list(self, stamp: Stamp) -> bool:
+        """Whether the file that was written last ends with a list of authorities.
+
+        Only such a file can be cut without anybody noticing. Files that others confirm, or that
+        `read` would not use, do not count; `False` also when others may be the last.
+        """
+
     def explain(self) -> Explanation:
         """Which files `read` would use now, and why these; never fails."""
 
@@ -115,7 +122,8 @@ class DestinationSource:
         self._names = names
         self._layouts = layouts(formats, names)
         every = (name for layout in self._layouts for name in layout.names)
-        self._paths = _texts(directory / name for name in every)
+        self._file_names = tuple(dict.fromkeys(every))
+        self._paths = _texts(directory / name for name in self._file_names)
 
     @property
     def directory(self) -> Path:
@@ -127,6 +135,13 @@ class DestinationSource:
 
     def stamp(self) -> Stamp:
         return stamp_files(self._paths)
+
+    def ends_with_a_list(self, stamp: Stamp) -> bool:
+        files = zip(self._file_names, stamp.files, strict=True)
+        present = {name for name, file in files if file is not None}
+        layout = choose_layout(self._layouts, present.__contains__).layout
+        lists = layout.lists(present.__contains__)
+        return stamp.was_written_last(map(self._file_names.index, lists))
 
     def explain(self) -> Explanation:
         choice = choose_layout(self._layouts, self._has)
@@ -172,6 +187,9 @@ class IdentityFileSource:
     def stamp(self) -> Stamp:
         return stamp_files(_texts([self._path]))
 
+    def ends_with_a_list(self, stamp: Stamp) -> bool:
+        return True
+
     def explain(self) -> Explanation:
         roles = (Role.CERTIFICATE, Role.KEY, Role.HOST_CA)
         return _named("identity file", dict.fromkeys(roles, self._path))
@@ -192,6 +210,7 @@ class NamedFilesSource:
             Role.KEY: key,
             Role.HOST_CA: authorities,
         }
+        self._paths = _texts(self._files.values())
 
     @property
     def directory(self) -> Path:
@@ -204,7 +223,10 @@ class NamedFilesSource:
         )
 
     def stamp(self) -> Stamp:
-        return stamp_files(_texts(self._files.values()))
+        return stamp_files(self._paths)
+
+    def ends_with_a_list(self, stamp: Stamp) -> bool:
+        return stamp.was_written_last([self._paths.index(os.fspath(self._files[Role.HOST_CA]))])
 
     def explain(self) -> Explanation:
         return _named("named files", self._files)

@@ -16,6 +16,11 @@ class FileStamp:
     size: int
     inode: int
 
+    @property
+    def written(self) -> int:
+        """When it was written or put there: a copy may keep the time of its original (`cp -p`)."""
+        return max(self.modified, self.changed)
+
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
@@ -30,7 +35,17 @@ class Stamp:
     @property
     def newest(self) -> int:
         """The latest change of any file, in nanoseconds since the epoch; 0 without files."""
-        return max((max(file.modified, file.changed) for file in self.files if file), default=0)
+        return max((file.written for file in self.files if file is not None), default=0)
+
+    def was_written_last(self, positions: Iterable[int]) -> bool:
+        """Whether one of the files at these positions was written later than all others."""
+        chosen = frozenset(positions)
+        written = {True: 0, False: 0}
+        for position, file in enumerate(self.files):
+            if file is not None:
+                is_chosen = position in chosen
+                written[is_chosen] = max(written[is_chosen], file.written)
+        return written[True] > written[False]
 
 
 def stamp_files(paths: Iterable[str]) -> Stamp:

@@ -75,7 +75,7 @@ class IdentityStore:
         self._publish = publish
         self._clock = clock
         self._lock = trio.Lock()
-        self._rewrites = Rewrites()
+        self._rewrites = Rewrites(source.ends_with_a_list)
         self._seen = Stamp(())
         self._reads = 0
         self._current: Identity | None = None

@@ -7,6 +7,7 @@ stable name and `key=value` pairs; for machines it is a JSON object with the sam
 connections once for each code, machines every time.
 """
 
+import traceback
 from collections.abc import Callable
 from dataclasses import fields
 from datetime import UTC, datetime
@@ -30,7 +31,7 @@ class EventLog:
 
     Args:
         logger: Where the lines go, by structlog.
-        debug: Whether to log the events of level debug too.
+        debug: Whether to log the events of level debug too, and tracebacks.
     """
 
     def __init__(self, logger: FilteringBoundLogger, *, debug: bool = False) -> None:
@@ -46,7 +47,8 @@ class EventLog:
         """Log `event` under its stable name, with its fields."""
         level = level_of(event)
         if level is not Level.DEBUG or self._debug:
-            self._write[level](event.name, **fields_of(event))
+            traces = traces_of(event) if self._debug else {}
+            self._write[level](event.name, **fields_of(event), **traces)
 
 
 def make_logger(log_format: str, write: Write, *, colors: bool = False) -> FilteringBoundLogger:
@@ -96,6 +98,15 @@ def fields_of(event: Event) -> dict[str, object]:
     return {field.name: _plain(getattr(event, field.name)) for field in fields(event)}
 
 
+def traces_of(event: Event) -> dict[str, str]:
+    """How an error that was not foreseen came about, if the event has one."""
+    for field in fields(event):
+        value = getattr(event, field.name)
+        if isinstance(value, Exception):
+            return {"traceback": "".join(traceback.format_exception(value))}
+    return {}
+
+
 def _fields_of_record(record: ConnectionRecord) -> dict[str, object]:
     values = {field.name: _plain(getattr(record, field.name)) for field in fields(record)}
     if record.code is not None:
@@ -111,6 +122,8 @@ def _plain(value: object) -> object:
             return value.value
         case float():
             return round(value, 6)
+        case Exception():
+            return repr(value)
     return value
 
 

@@ -21,5 +21,4 @@ def find_identity(
     """
     chosen = choose_source(settings, config)
     store = IdentityStore(chosen.source, service=settings.service, publish=publish)
-    location = chosen.location
-    return store, location.lifetime.renewal_interval if location is not None else None
+    return store, chosen.lifetime.renewal_interval

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 from commands import COMMAND, PATIENCE, Outcome, Run, clean_environment
-from identities import HOUR, Cluster, make_key, subject_attributes, write_destination
+from identities import HOUR, Attributes, Cluster, make_key, subject_attributes, write_destination
 
 NOBODY = 0xFFFFFFFF
 TBOT_READERS = struct.pack("<I", 2) + b"".join(
@@ -234,6 +235,26 @@ def test_the_identity_is_told_for_programs(run: Run, destination: Path) -> None:
     assert described["subject"]["route"]["service"] == "example-server"
     assert 3500 < described["certificate"]["remaining"] <= 3600
     assert described["problems"] == []
+
+
+@pytest.mark.parametrize(
+    ("attributes", "number", "words"),
+    [((), None, "not in the certificate"), ((("1.3.9999.1.14", "12"),), 12, "12")],
+    ids=["none", "twelve"],
+)
+def test_the_generation_is_what_the_certificate_says(
+    run: Run,
+    destination: Path,
+    cluster: Cluster,
+    attributes: Attributes,
+    number: int | None,
+    words: str,
+) -> None:
+    write_destination(destination, cluster, attributes=subject_attributes(extra=attributes))
+    text = run("--destination-dir", destination, "identity")
+    assert re.search(rf"^ +generation +{words}$", text.out, re.MULTILINE)
+    outcome = run("--destination-dir", destination, "identity", "--format=json")
+    assert json.loads(outcome.out)["subject"]["generation"] == number
 
 
 @pytest.mark.parametrize("more", [(), ("--format=json",), ("--debug",)])

@@ -4,6 +4,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from commands import Run, running_dbproxy
 from identities import Cluster, write_destination
 
@@ -89,8 +90,9 @@ async def test_an_overdue_renewal_is_told_at_start(
         assert await command.stop() == 0
 
 
+@pytest.mark.parametrize("named", [False, True], ids=["destination", "named files"])
 async def test_the_renewal_interval_of_the_configuration_counts(
-    tmp_path: Path, destination: Path, cluster: Cluster
+    tmp_path: Path, destination: Path, cluster: Cluster, named: bool
 ) -> None:
     now = datetime.now(UTC)
     config = tmp_path / "tbot.yaml"
@@ -104,7 +106,16 @@ async def test_the_renewal_interval_of_the_configuration_counts(
         not_before=now - timedelta(minutes=31),
         not_after=now + timedelta(minutes=30),
     )
-    arguments = ("--log-format=json", "-c", config, "db", "example-server")
+    options = {"cert": "tlscert", "key": "key", "ca": "teleport-host-ca.crt"} if named else {}
+    files = (f"--{option}={destination / name}" for option, name in options.items())
+    arguments: list[str | Path] = [
+        "--log-format=json",
+        "-c",
+        config,
+        *files,
+        "db",
+        "example-server",
+    ]
     async with running_dbproxy(*arguments, home=tmp_path) as command:
         await command.started()
         warning = await command.event("identity-not-renewed")

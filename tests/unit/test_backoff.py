@@ -26,3 +26,12 @@ def test_every_pause_is_within_its_bounds(draws: list[float]) -> None:
 
 def test_two_that_failed_together_do_not_wait_equally_long() -> None:
     assert len({Backoff(1.0, 10.0).next() for _ in range(10)}) > 1
+
+
+def test_after_a_good_time_pauses_are_short_again() -> None:
+    backoff = Backoff(1.0, 10.0, draw=lambda: 1.0)
+    assert [backoff.next() for _ in range(3)] == [1.0, 2.0, 4.0]
+    backoff.worked_for(9.0)
+    assert backoff.next() == 8.0
+    backoff.worked_for(11.0)
+    assert backoff.next() == 1.0

@@ -55,7 +55,8 @@ def with_config(
     config = parse_tbot_config(text.encode(), Path("/etc/tbot.yaml"))
     assert evidence.location is not None
     entry = next(entry for entry in config.entries if entry.directory == ours)
-    return replace(evidence, config=config, location=replace(evidence.location, entry=entry))
+    location = replace(evidence.location, entry=entry)
+    return replace(evidence, config=config, location=location, lifetime=entry.lifetime)
 
 
 def check(finding: Finding, verdict: Verdict, code: Code | None, *words: str) -> None:

@@ -34,6 +34,12 @@ def test_each_code_has_exactly_one_page() -> None:
     assert pages == Counter(Code), "write a page for it in dbproxy/explain/"
 
 
+def test_a_code_without_a_page_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(page_of.__globals__, "AREAS", ())
+    with pytest.raises(AssertionError, match="key-mismatch"):
+        page_of(Code.KEY_MISMATCH)
+
+
 @pytest.mark.parametrize("code", Code)
 def test_a_page_tells_more_than_the_table(code: Code) -> None:
     page = page_of(code)

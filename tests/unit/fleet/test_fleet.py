@@ -13,7 +13,15 @@ import trio
 import trio.testing
 
 from dbproxy.backoff import Backoff
-from dbproxy.errors import Code, ConfigError, DBProxyError, IdentityError, ListenError, UsageError
+from dbproxy.errors import (
+    PROBLEMS,
+    Code,
+    ConfigError,
+    DBProxyError,
+    IdentityError,
+    ListenError,
+    UsageError,
+)
 from dbproxy.events import Event, InsecureChoice, Subscriber, TunnelFailed
 from dbproxy.fleet import Fleet, Tunnel
 from dbproxy.fleet import runner as runner_module
@@ -33,7 +41,11 @@ ENTRIES = """\
 MISSING = IdentityError(Code.IDENTITY_MISSING, "/opt/one does not exist")
 IN_USE = ListenError(Code.ADDRESS_IN_USE, "another process uses it")
 
-Outcome = DBProxyError | None
+BUG = ZeroDivisionError("division by zero")
+WHILE_SERVING = 7.0
+"""Seconds after which a bug shows in a tunnel that is open."""
+
+Outcome = Exception | None
 """What an attempt to open ends with; nothing means that it succeeds."""
 
 
@@ -42,6 +54,8 @@ class World:
     """What stand-ins for proxies do, and what has been done to them."""
 
     outcomes: dict[str, deque[Outcome]] = field(default_factory=dict)
+    bugs: dict[str, deque[Outcome]] = field(default_factory=dict)
+    reload_bugs: list[Exception] = field(default_factory=list)
     calls: list[tuple[str, str]] = field(default_factory=list)
     attempts: list[tuple[str, float]] = field(default_factory=list)
     events_at_each_attempt: tuple[Event, ...] = ()
@@ -101,8 +115,11 @@ class StandInProxy:
 
     async def serve(self, _prepared: Prepared) -> None:
         try:
+            bugs = self.world.bugs.get(self._name)
             with self._ended:
-                await trio.sleep_forever()
+                await trio.sleep(WHILE_SERVING if bugs else math.inf)
+            if bugs:
+                raise ExceptionGroup("", [bugs.popleft() or AssertionError()])
             if self._grace:
                 await trio.sleep(self._grace)
         finally:
@@ -120,6 +137,8 @@ class StandInProxy:
 
     async def reload(self) -> None:
         self.world.calls.append((self._name, "reload"))
+        if self.world.reload_bugs:
+            raise self.world.reload_bugs.pop()
 
 
 @dataclass
@@ -224,6 +243,93 @@ async def test_each_failure_is_an_event_with_its_code_of_that_tunnel(
         )
     ]
     assert "--port" not in runner_module.LISTEN_ELSEWHERE
+
+
+async def test_a_bug_in_the_opening_of_a_tunnel_does_not_end_the_others(
+    world: World, make_fleet: MakeFleet, autojump_clock: trio.testing.MockClock
+) -> None:
+    world.outcomes["two"] = deque([BUG, MISSING, BUG])
+    begin = trio.current_time()
+    async with running(make_fleet("one", "two")):
+        await world.all_open("one", "two")
+    assert [at - begin for at in world.attempts_of("two")] == [0, 1, 3, 7]
+    assert [call for call in world.calls if call[0] == "one"] == [("one", "stop")]
+    first, second, third = world.failures("two")
+    assert (first.code, first.error) == (Code.INTERNAL_ERROR, BUG)
+    assert first.reason == "unexpected ZeroDivisionError: division by zero"
+    assert first.next_step == PROBLEMS[Code.INTERNAL_ERROR].next_step
+    assert (second.code, second.error) == (Code.IDENTITY_MISSING, None)
+    assert (third.attempt, third.retry_in) == (3, 4)
+
+
+async def test_a_bug_in_an_open_tunnel_opens_that_one_again(
+    world: World, make_fleet: MakeFleet, autojump_clock: trio.testing.MockClock
+) -> None:
+    world.bugs["two"] = deque([BUG, BUG])
+    begin = trio.current_time()
+    async with running(make_fleet("one", "two")):
+        await trio.sleep(60)
+        assert world.listeners == 2
+    assert [at - begin for at in world.attempts_of("two")] == [0, 8, 17]
+    assert len(world.attempts_of("one")) == 1
+    assert sorted(world.told) == ["one", "two", "two", "two"]
+    assert [call for call in world.calls if call[0] == "one"] == [("one", "stop")]
+    for failure in world.failures("two"):
+        assert failure.code is Code.INTERNAL_ERROR
+        assert failure.reason == "unexpected ZeroDivisionError: division by zero"
+        assert isinstance(failure.error, ExceptionGroup)
+    assert [failure.attempt for failure in world.failures("two")] == [1, 2]
+
+
+async def test_a_bug_in_a_reload_concerns_its_tunnel_alone(
+    world: World, make_fleet: MakeFleet, autojump_clock: trio.testing.MockClock
+) -> None:
+    fleet = make_fleet("one", "two")
+    async with running(fleet):
+        await world.all_open("one", "two")
+        world.reload_bugs = [BUG]
+        await fleet.reload()
+        await trio.sleep(5)
+        assert world.listeners == 2
+    names = [name for name, event in world.published if isinstance(event, TunnelFailed)]
+    assert len(names) == 1
+    assert world.failures(names[0])[0].error is BUG
+    assert len(world.attempts) == 3
+
+
+async def test_stopping_ends_the_waiting_after_a_bug(
+    world: World, make_fleet: MakeFleet, autojump_clock: trio.testing.MockClock
+) -> None:
+    world.bugs["one"] = deque([BUG] * 10)
+    begin = trio.current_time()
+    async with running(make_fleet("one")):
+        await trio.sleep(WHILE_SERVING + 0.5)
+        assert world.listeners == 0
+    assert trio.current_time() == begin + WHILE_SERVING + 0.5
+    assert len(world.attempts) == 1
+
+
+async def test_a_bug_in_the_draining_holds_nothing_up(
+    world: World, make_fleet: MakeFleet, autojump_clock: trio.testing.MockClock
+) -> None:
+    world.bugs["one"] = deque([BUG])
+    begin = trio.current_time()
+    async with running(make_fleet("one")):
+        await world.all_open("one")
+    assert trio.current_time() == begin
+    assert len(world.failures("one")) == 1
+    assert len(world.attempts) == 1
+
+
+async def test_cancelling_ends_a_tunnel_that_has_had_a_bug(
+    world: World, make_fleet: MakeFleet, autojump_clock: trio.testing.MockClock
+) -> None:
+    world.bugs["one"] = deque([BUG] * 10)
+    for seconds in (WHILE_SERVING / 2, WHILE_SERVING + 0.5, WHILE_SERVING + 2):
+        begin = trio.current_time()
+        with trio.move_on_after(seconds):
+            await make_fleet("one").run()
+        assert trio.current_time() == begin + seconds
 
 
 async def test_what_every_attempt_says_is_published_once_until_the_tunnel_is_open(

@@ -1,5 +1,6 @@
 """Each file of each layout, broken in each way: its own error, at once, in little memory."""
 
+import errno
 import os
 import socket
 import time
@@ -189,6 +190,50 @@ def test_a_broken_file_gives_its_own_error(
     assert str(error).startswith(str(tmp_path / name))
     assert any(part in str(error) for part in breakage.text.split("|"))
     check_discreet(error, iter(files.values()))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("directory", ("is a directory", "remove what is in its place")),
+        ("fifo", ("is a FIFO", "remove what is in its place")),
+        ("device", ("is a device", "remove what is in its place")),
+        ("socket", ("ls -l", "remove it")),
+        ("endless link", ("ls -l", "remove it")),
+        ("gibibyte", ("something else has written to it",)),
+        ("cut", ("tbot may be writing it right now",)),
+    ],
+)
+@pytest.mark.parametrize(
+    "source", [DestinationSource, lambda path: IdentityFileSource(path / "identity")]
+)
+def test_the_next_step_fits_to_what_is_in_the_place_of_the_file(
+    tmp_path: Path, source: Callable[[Path], IdentitySource], name: str, words: tuple[str, ...]
+) -> None:
+    """Nobody waits for tbot to end the write of a FIFO."""
+    sample = SAMPLES["identity-file"]
+    write_files(tmp_path, sample.files())
+    breakage = next(one for one in BREAKAGES if one.name == name)
+    breakage.apply(tmp_path / "identity", sample.files()["identity"])
+    error = refuse(source(tmp_path))
+    told = f"{error.message} {error.next_step}"
+    assert all(word in told for word in words)
+    assert name == "cut" or "writing" not in told
+    assert "reader" not in error.next_step
+
+
+def test_the_next_step_for_a_file_without_permission_is_to_give_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_files(tmp_path, SAMPLES["identity-file"].files())
+
+    def deny(*_arguments: object, **_options: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("dbproxy.identity.folder.read_regular_file", deny)
+    with pytest.raises(IdentityError) as caught:
+        IdentityFileSource(tmp_path / "identity").read()
+    assert "readers" in caught.value.next_step
 
 
 @FILES

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,17 @@ from identities import (
 )
 
 from dbproxy.errors import Code, IdentityError
-from dbproxy.identity import DestinationSource, Route, Stamp, read_destination
+from dbproxy.identity import (
+    DestinationSource,
+    IdentityFileSource,
+    NamedFilesSource,
+    Route,
+    Stamp,
+    read_destination,
+)
 
+LATER = datetime(2100, 1, 1, tzinfo=UTC).timestamp()
+"""After the change time of any file: that cannot be set."""
 NAMES = (
     "tlscert",
     "key",
@@ -148,7 +158,7 @@ def test_a_directory_in_the_place_of_a_file_is_named(destination: Path, name: st
     (destination / name).mkdir()
     error = refuse(destination)
     assert error.code is Code.IDENTITY_MALFORMED
-    assert str(error) == f"{destination / name} is not a regular file"
+    assert str(error) == f"{destination / name} is a directory, not a regular file"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -302,3 +312,61 @@ def test_a_missing_directory_has_a_stamp(tmp_path: Path) -> None:
     nothing = stamp(tmp_path / "absent")
     assert nothing == stamp(tmp_path / "also absent")
     assert nothing.newest == 0
+
+
+LISTS = ("teleport-host-ca.crt", "teleport-user-ca.crt", "teleport-database-ca.crt")
+DEFAULT_FILES = ("tlscert", "key", *LISTS)
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (DEFAULT_FILES, {*LISTS}),
+        ((*DEFAULT_FILES, "identity", "tls.crt", "tls.key", "tls.cas"), {*LISTS}),
+        (("tlscert", "key", "tlscacerts"), {"tlscacerts"}),
+        (("identity",), {"identity"}),
+        (("identity", *LISTS), {"identity", *LISTS[1:]}),
+        (("tls.crt", "tls.key", "tls.cas"), {"tls.cas"}),
+        (("mongo.crt", "mongo.cas", LISTS[0]), {"mongo.cas", LISTS[0]}),
+        (
+            ("cockroach/node.crt", "cockroach/node.key", "cockroach/ca.crt", LISTS[0]),
+            {"cockroach/ca.crt", LISTS[0]},
+        ),
+    ],
+    ids=lambda value: None if isinstance(value, set) else "+".join(value),
+)
+def test_a_list_of_authorities_that_was_written_last_is_told(
+    tmp_path: Path, files: tuple[str, ...], expected: set[str]
+) -> None:
+    """If it is used, and no other file confirms it."""
+    (tmp_path / "cockroach").mkdir()
+    source = DestinationSource(tmp_path)
+    last = set()
+    for number, name in enumerate(files):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (LATER, LATER + number))
+    for number, name in enumerate(files):
+        os.utime(tmp_path / name, (LATER, LATER + 1000 * (number + 1)))
+        last |= {name} if source.ends_with_a_list(source.stamp()) else set()
+    assert last == expected
+    for name in files:
+        os.utime(tmp_path / name, (LATER, LATER))
+    alone = set(files) == expected
+    assert source.ends_with_a_list(source.stamp()) is alone
+
+
+def test_of_files_that_were_named_the_list_may_be_the_last_as_well(tmp_path: Path) -> None:
+    for number, name in enumerate(("certificate", "key", "authorities")):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (LATER, LATER + number))
+    certificate, key, authorities = (
+        tmp_path / name for name in ("certificate", "key", "authorities")
+    )
+    apart = NamedFilesSource(certificate, key, authorities)
+    assert apart.ends_with_a_list(apart.stamp())
+    os.utime(key, (LATER, LATER + 10))
+    assert not apart.ends_with_a_list(apart.stamp())
+    together = NamedFilesSource(key, key, key)
+    assert together.ends_with_a_list(together.stamp())
+    alone = IdentityFileSource(key)
+    assert alone.ends_with_a_list(alone.stamp())

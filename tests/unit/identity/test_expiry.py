@@ -1,5 +1,6 @@
 """When a missing renewal is told, and when a clock has jumped."""
 
+import itertools
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from dbproxy.identity.expiry import (
     MOST_WARNINGS,
+    SHORTEST_SPACING,
     ClockComparison,
     Expired,
     ExpirySchedule,
@@ -82,6 +84,25 @@ class TestSchedule:
                     pytest.fail(f"nothing to say at {now}")
         assert remaining == [20 * MINUTE / 2**halvings for halvings in range(MOST_WARNINGS)]
         assert warnings.poll(now + timedelta(days=1)) is None
+
+    @pytest.mark.parametrize(
+        ("remaining", "told"),
+        [(3600, 6), (960, 6), (959, 5), (240, 4), (60, 2), (59, 1), (10, 1), (1, 1)],
+    )
+    def test_no_two_come_within_half_a_minute(self, remaining: int, told: int) -> None:
+        """Nor does one come so close to the end, except for the first."""
+        end = ISSUED + 3 * remaining * SECOND
+        warnings, now = ExpirySchedule(NOT_BEFORE, end), ISSUED
+        moments = []
+        while (pause := warnings.until_next(now)) is not None:
+            now += pause
+            assert warnings.poll(now) is not None
+            moments.append(now)
+        assert moments[0] == ISSUED + 2 * remaining * SECOND
+        assert len(moments) == told + 1  # the last one is the end
+        pauses = [later - earlier for earlier, later in itertools.pairwise(moments)]
+        assert all(pause >= SHORTEST_SPACING for pause in pauses[1:])
+        assert told == 1 or pauses[0] >= SHORTEST_SPACING
 
     def test_each_is_said_once(self) -> None:
         warnings = schedule()

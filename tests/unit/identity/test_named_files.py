@@ -63,4 +63,4 @@ def test_a_directory_in_the_place_of_a_file_is_named(files: tuple[Path, Path], i
     files[index].mkdir()
     with pytest.raises(ConfigError) as caught:
         read_key_pair(*files)
-    assert str(caught.value) == f"{files[index]} is not a regular file"
+    assert str(caught.value) == f"{files[index]} is a directory, not a regular file"

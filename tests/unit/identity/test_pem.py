@@ -289,3 +289,17 @@ def everything_told(error: BaseException | None) -> list[str]:
         told += [str(error), repr(error), repr(error.args)]
         error = error.__cause__
     return told
+
+
+def test_an_authority_that_comes_again_is_not_read_again() -> None:
+    """Most renewals change no authority; reading them takes a good part of a reload."""
+    first, second = (load_certificates(AUTHORITY.pem, Path(name)) for name in ("a", "b"))
+    assert first[0] is second[0]
+
+
+def test_a_damaged_certificate_is_refused_each_time() -> None:
+    lines = AUTHORITY.pem.splitlines(keepends=True)
+    damaged = b"".join([lines[0], lines[2], lines[1], *lines[3:]])
+    for name in ("a", "b"):
+        with pytest.raises(IdentityError, match=f"{name} holds a damaged certificate"):
+            load_certificates(damaged, Path(name))

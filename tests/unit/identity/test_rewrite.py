@@ -1,5 +1,7 @@
 """When files are worth reading."""
 
+from collections.abc import Collection
+
 import pytest
 
 from dbproxy.identity.rewrite import (
@@ -18,34 +20,38 @@ OLD = 1e6
 """Seconds since the newest file was written: long ago."""
 
 
-def stamp(*versions: int | None) -> Stamp:
+RENEWAL = 20 * 60 * 10**9
+"""Nanoseconds between two versions of a file."""
+
+
+def stamp(*versions: float | None) -> Stamp:
     """What files of these versions look like; `None` is an absent one."""
-    return Stamp(
-        tuple(
-            None if version is None else FileStamp(version, version, 100, version)
-            for version in versions
-        )
-    )
+    return Stamp(tuple(None if version is None else file_stamp(version) for version in versions))
+
+
+def file_stamp(version: float) -> FileStamp:
+    moment = int(version * RENEWAL)
+    return FileStamp(moment, moment, 100, moment)
 
 
 class Looks:
     """Looks at files, at times that a test chooses; unless it says otherwise, just written."""
 
-    def __init__(self) -> None:
-        self.rewrites = Rewrites()
+    def __init__(self, lists: Collection[int] = ()) -> None:
+        self.rewrites = Rewrites(lambda stamp: stamp.was_written_last(lists))
         self.now = 1000.0
 
-    def __call__(self, *versions: int | None, after: float = 0.0, age: float = 0.0) -> Verdict:
+    def __call__(self, *versions: float | None, after: float = 0.0, age: float = 0.0) -> Verdict:
         self.now += after
         return self.rewrites.look(stamp(*versions), self.now, age)
 
-    def good(self, *versions: int | None, age: float = OLD) -> None:
+    def good(self, *versions: float | None, age: float = OLD) -> None:
         self.rewrites.read_good(stamp(*versions), self.now, age)
 
-    def torn(self, *versions: int | None) -> None:
+    def torn(self, *versions: float | None) -> None:
         self.rewrites.read_torn(stamp(*versions), self.now)
 
-    def failed(self, *versions: int | None) -> None:
+    def failed(self, *versions: float | None) -> None:
         self.rewrites.read_failed(stamp(*versions), self.now)
 
     @property
@@ -95,15 +101,72 @@ def test_a_file_that_appears_or_goes_is_a_change(loaded: Looks) -> None:
     assert loaded(2, 3, 2) is Verdict.UNDER_WAY
 
 
-def test_a_rewrite_of_some_files_is_complete_after_a_quiet_moment(loaded: Looks) -> None:
+def test_a_rewrite_of_some_files_is_complete_after_a_quiet_moment(look: Looks) -> None:
+    """The third one has been left over for long."""
+    look.good(2, 2, 1)
+    assert look(3, 2, 1) is Verdict.UNDER_WAY
+    assert look(3, 3, 1, after=QUIET * 0.9) is Verdict.UNDER_WAY
+    assert look(3, 3, 1, after=QUIET * 0.9) is Verdict.UNDER_WAY
+    assert look(3, 3, 1, after=QUIET * 0.2) is Verdict.READ
+
+
+def test_a_file_that_the_last_renewal_wrote_is_waited_for_longer(loaded: Looks) -> None:
     assert loaded(2, 1, 1) is Verdict.UNDER_WAY
-    assert loaded(2, 2, 1, after=QUIET * 0.9) is Verdict.UNDER_WAY
-    assert loaded(2, 2, 1, after=QUIET * 0.9) is Verdict.UNDER_WAY
-    assert loaded(2, 2, 1, after=QUIET * 0.2) is Verdict.READ
+    assert loaded(2, 2, 1, after=PATIENCE * 0.9) is Verdict.UNDER_WAY
+    assert loaded(2, 2, 1, after=PATIENCE * 0.9) is Verdict.UNDER_WAY
+    assert loaded(2, 2, 2) is Verdict.READ
+
+
+def test_a_file_that_no_renewal_writes_any_more_is_waited_for_once(loaded: Looks) -> None:
+    loaded(2, 2, 1)
+    assert loaded(2, 2, 1, after=PATIENCE * 0.9) is Verdict.UNDER_WAY
+    assert loaded(2, 2, 1, after=PATIENCE * 0.2) is Verdict.READ
+    loaded.good(2, 2, 1)
+    assert loaded(3, 3, 1) is Verdict.UNDER_WAY
+    assert loaded(3, 3, 1, after=QUIET * 1.1) is Verdict.READ
+
+
+def test_the_last_renewal_may_have_taken_some_seconds(look: Looks) -> None:
+    second = 10**9 / RENEWAL
+    look.good(1, 1 + 2 * second, 1 + 4 * second)
+    look(2, 2, 1 + 4 * second)
+    assert look(2, 2, 1 + 4 * second, after=QUIET * 2) is Verdict.UNDER_WAY
+    look.good(1, 1 + 3 * second, 1 + 6 * second)
+    look(1, 2, 2)
+    assert look(1, 2, 2, after=QUIET * 2) is Verdict.READ
 
 
 def test_a_change_that_is_noticed_long_after_it_happened_is_complete(loaded: Looks) -> None:
-    assert loaded(2, 1, 1, age=TIMESTAMP_GRANULARITY) is Verdict.READ
+    assert loaded(2, 1, 1, after=10, age=TIMESTAMP_GRANULARITY) is Verdict.READ
+
+
+def test_a_clock_that_is_wrong_makes_no_change_old(loaded: Looks) -> None:
+    """As that of a file server may be; the look before saw nothing of this change."""
+    loaded(1, 1, 1, after=10)
+    assert loaded(2, 1, 1, after=0.1, age=OLD) is Verdict.UNDER_WAY
+    assert loaded(2, 2, 1, after=0.5, age=OLD) is Verdict.UNDER_WAY
+    assert loaded(2, 2, 2, after=0.5, age=OLD) is Verdict.READ
+
+
+def test_a_list_that_was_written_last_has_to_come_to_rest() -> None:
+    """It may be cut between two authorities; elsewhere a cut shows, or the writer has moved on."""
+    second = 10**9 / RENEWAL
+    look = Looks(lists=[0, 2])
+    look.good(1, 1, 1)
+    assert look(2, 2, 2 + second) is Verdict.UNDER_WAY
+    assert look(2, 2, 2 + second, after=QUIET * 0.9) is Verdict.UNDER_WAY
+    assert look(2, 2, 2 + 2 * second, after=QUIET * 0.9) is Verdict.UNDER_WAY
+    assert look(2, 2, 2 + 2 * second, after=QUIET * 1.1) is Verdict.READ
+    look.good(2, 2, 2)
+    assert look(3, 3 + second, 3) is Verdict.READ
+
+
+@pytest.mark.parametrize("age", [0.0, OLD])
+def test_a_list_that_was_written_just_before_the_first_look_has_to_come_to_rest(age: float) -> None:
+    look = Looks(lists=[1])
+    fresh = age == 0
+    assert look(1, 2, age=age) is (Verdict.UNDER_WAY if fresh else Verdict.READ)
+    assert look(1, 2, after=QUIET * 1.1, age=age) is Verdict.READ
 
 
 def test_a_change_that_takes_itself_back_was_none(loaded: Looks) -> None:

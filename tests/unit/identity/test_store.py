@@ -6,6 +6,7 @@ have to look changed. The last ones use real files, and a writer that does what 
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -14,9 +15,11 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from cryptography import x509
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from identities import (
+    MINUTE,
     Cluster,
     certificate_pem,
     destination_files,
@@ -28,10 +31,19 @@ from identities import (
     subject_attributes,
     write_destination,
 )
+from virtual_time import Wall, run_threads_inline
 
 from dbproxy.errors import Code, IdentityError
 from dbproxy.events import Event, IdentityLoaded, IdentityReloadFailed
-from dbproxy.identity import DestinationSource, Identity, IdentityStore, read_destination
+from dbproxy.identity import (
+    DestinationSource,
+    Identity,
+    IdentitySource,
+    IdentityStore,
+    NamedFilesSource,
+    read_destination,
+)
+from dbproxy.identity.destination import LEFT_OVER_AFTER
 from dbproxy.identity.rewrite import PATIENCE, PAUSE, QUIET, RECHECK_INTERVAL
 from dbproxy.identity.store import MOST_REMEMBERED
 
@@ -622,6 +634,8 @@ async def test_a_rewrite_of_some_files_is_taken_when_it_has_come_to_rest(
     destination: Path, cluster: Cluster, autojump_clock: trio.testing.MockClock
 ) -> None:
     """As when somebody else writes certificate and key, and leaves the authorities alone."""
+    for name in ("teleport-host-ca.crt", "teleport-user-ca.crt", "teleport-database-ca.crt"):
+        os.utime(destination / name, (LONG_AGO, LONG_AGO))
     store = IdentityStore(DestinationSource(destination))
     first = await store.load()
     key = make_key()
@@ -643,43 +657,81 @@ FILES_IN_ORDER_OF_V14 = (
 FILES_IN_ORDER_OF_V18 = (*FILES_IN_ORDER_OF_V14[2:], *FILES_IN_ORDER_OF_V14[:2])
 
 
-def renewal_of(cluster: Cluster) -> dict[str, bytes]:
+def destination_source(directory: Path) -> IdentitySource:
+    return DestinationSource(directory)
+
+
+def named_files_source(directory: Path) -> IdentitySource:
+    return NamedFilesSource(*(directory / name for name in FILES_IN_ORDER_OF_V14[:3]))
+
+
+def renewal_in_rotation() -> dict[str, bytes]:
+    """With authorities of its own, and two in each list, so that any mixture would show."""
+    cluster, further = make_cluster(), make_cluster()
     key = make_key()
-    return destination_files(cluster, key, make_certificate(cluster.user, key))
+    files = destination_files(cluster, key, make_certificate(cluster.user, key))
+    lists = zip(files, (further.host, further.user, further.database), strict=False)
+    return files | {name: files[name] + authority.pem for name, authority in lists}
 
 
-@pytest.mark.parametrize("order", [FILES_IN_ORDER_OF_V14, FILES_IN_ORDER_OF_V18])
+CUTS = st.none() | st.floats(0, 1)
+"""Where a write stops for a moment: after so much of it, or (None) between two certificates."""
+
+
+def cut(content: bytes, share: float | None) -> int:
+    if share is not None:
+        return int(share * len(content))
+    return content.index(b"-----BEGIN", 1) if content.count(b"-----BEGIN") > 1 else len(content)
+
+
+MOMENTS = st.sampled_from([0.0, 0.01, QUIET * 0.9])
+"""Seconds between two looks while one file is written."""
+PAUSES = st.sampled_from([0.0, 0.05, QUIET * 1.5, PATIENCE * 0.8])
+"""Seconds between two files: five of them take less than a rewrite may at most."""
+
+
+@pytest.mark.parametrize(
+    ("make_source", "order"),
+    [
+        (destination_source, FILES_IN_ORDER_OF_V14),
+        (destination_source, FILES_IN_ORDER_OF_V18),
+        (named_files_source, FILES_IN_ORDER_OF_V14[:3]),
+    ],
+    ids=["version 14", "version 18", "named files"],
+)
 @given(data=st.data())
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=25)
 def test_between_any_two_steps_of_a_rewrite_the_identity_is_the_old_or_the_new_one(
+    make_source: Callable[[Path], IdentitySource],
     order: tuple[str, ...],
     data: st.DataObject,
-    cluster: Cluster,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """All authorities change too, as in a CA rotation, so that any mixture would show."""
+    """Also when tbot is held up between two files, or while it writes one."""
     directory = tmp_path_factory.mktemp("machine-id")
-    old, new = renewal_of(cluster), renewal_of(make_cluster())
-    chunks = {name: data.draw(st.integers(1, 3), label=f"chunks of {name}") for name in order}
-    gaps = st.sampled_from([0.0, 0.01, 0.05, 0.1])
+    old, new = renewal_in_rotation(), renewal_in_rotation()
+    cuts = {name: data.draw(CUTS, label=f"cut of {name}") for name in order}
+    pauses = {name: data.draw(PAUSES, label=f"pause after {name}") for name in order}
+    moments = {name: data.draw(MOMENTS, label=f"pause in {name}") for name in order}
 
     async def rewrite(store: IdentityStore) -> None:
         for name in order:
-            content, parts = new[name], chunks[name]
+            content, middle = new[name], cut(new[name], cuts[name])
             with (directory / name).open("wb", buffering=0) as file:
-                await look(store)
-                for part in range(parts):
-                    size = len(content)
-                    file.write(content[size * part // parts : size * (part + 1) // parts])
-                    await look(store)
-            await trio.sleep(data.draw(gaps, label=f"gap after {name}"))
+                await look(store, 0)
+                file.write(content[:middle])
+                await look(store, moments[name])
+                file.write(content[middle:])
+            await look(store, pauses[name])
 
-    async def look(store: IdentityStore) -> None:
+    async def look(store: IdentityStore, span: float) -> None:
+        """Look when something was written, and before the next write."""
         seen.append(await store.fresh())
-        await trio.sleep(data.draw(gaps, label="gap") / 5)
+        await trio.sleep(span)
+        seen.append(await store.fresh())
 
     async def main() -> None:
-        store = IdentityStore(DestinationSource(directory))
+        store = IdentityStore(make_source(directory))
         await store.load()
         await rewrite(store)
         await store.settled()
@@ -692,17 +744,87 @@ def test_between_any_two_steps_of_a_rewrite_the_identity_is_the_old_or_the_new_o
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
     for identity in seen:
         expected = old if identity.generation == 1 else new
-        assert parts_of(identity) == {name: expected[name] for name in parts_of(identity)}
+        parts = parts_of(identity)
+        assert parts == {name: expected[name] for name in parts}
+
+
+async def test_a_list_that_is_being_written_at_the_start_is_read_whole(
+    destination: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The first load has nothing to compare with; all that it has is the order of the times."""
+    database_ca = destination / "teleport-database-ca.crt"
+    whole = database_ca.read_bytes() + make_authority().pem
+    a_moment_ago = datetime.now(UTC).timestamp() - 1
+    for name in FILES_IN_ORDER_OF_V14[:-1]:
+        os.utime(destination / name, (a_moment_ago, a_moment_ago))
+    await trio.to_thread.run_sync(time.sleep, 0.02)  # a later change time than those have now
+    database_ca.touch()
+    store = IdentityStore(DestinationSource(destination))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(store.load)
+        await trio.sleep(QUIET * 0.6)
+        database_ca.write_bytes(whole)
+    assert certificate_pem(*store.current.database_cas) == whole
+    assert store.current.generation == 1
+
+
+class VirtualDestination(DestinationSource):
+    """Written and read at the times of a clock that goes with trio's."""
+
+    def __init__(self, directory: Path, wall: Wall) -> None:
+        super().__init__(directory)
+        self._wall = wall
+
+    def write(self, cluster: Cluster) -> x509.Certificate:
+        certificate = write_destination(self.directory, cluster)
+        for name in FILES_IN_ORDER_OF_V18:
+            os.utime(self.directory / name, (self._wall().timestamp(),) * 2)
+        return certificate
+
+    def read(self) -> Identity:
+        return read_destination(self.directory, clock=lambda: self._wall().timestamp())
+
+
+async def test_a_left_over_identity_file_holds_a_renewal_up_for_half_a_second(
+    tmp_path: Path,
+    cluster: Cluster,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """It holds the certificate of a configuration that was given up long ago."""
+    run_threads_inline(monkeypatch)
+    wall = Wall(datetime.now(UTC) + 10 * MINUTE)
+    source = VirtualDestination(tmp_path, wall)
+    key, host = make_key(), cluster.host.pem
+    left_over = certificate_pem(make_certificate(cluster.user, key))
+    (tmp_path / "identity").write_bytes(key_pem(key) + left_over + host)
+    source.write(cluster)
+    await trio.sleep(MINUTE.total_seconds())
+    events: list[Event] = []
+    store = IdentityStore(source, publish=events.append, clock=wall)
+    first = await store.load()
+    for generation in (2, 3):
+        await trio.sleep(20 * MINUTE.total_seconds())
+        begin = trio.current_time()
+        certificate = source.write(cluster)
+        assert (await store.fresh()).generation == generation - 1
+        assert (await store.settled()).certificate == certificate
+        waited = trio.current_time() - begin
+        assert waited == pytest.approx(LEFT_OVER_AFTER + PAUSE / 2, abs=PAUSE)
+    assert first.certificate != store.current.certificate
+    assert [event.name for event in events] == ["identity-loaded"] * 3
 
 
 def parts_of(identity: Identity) -> dict[str, bytes]:
-    return {
+    """What an identity was read from, without the files that it has nothing from."""
+    parts = {
         "tlscert": certificate_pem(identity.certificate),
         "key": key_pem(identity.private_key),
         "teleport-host-ca.crt": certificate_pem(*identity.host_cas),
         "teleport-user-ca.crt": certificate_pem(*identity.user_cas),
         "teleport-database-ca.crt": certificate_pem(*identity.database_cas),
     }
+    return {name: content for name, content in parts.items() if content}
 
 
 async def test_under_constant_renewals_every_identity_is_whole(

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 from identities import Cluster, write_destination
-from virtual_time import run_threads_inline
+from virtual_time import Wall, run_threads_inline
 
 from dbproxy.errors import Code
 from dbproxy.events import (
@@ -29,19 +29,6 @@ MINUTE = timedelta(minutes=1)
 POLL = 5.0
 
 
-class Wall:
-    """A system's clock that goes with trio's, until somebody sets it."""
-
-    def __init__(self) -> None:
-        self.offset = ISSUED.timestamp() - trio.current_time()
-
-    def __call__(self) -> datetime:
-        return datetime.fromtimestamp(self.offset + trio.current_time(), UTC)
-
-    def jump(self, span: timedelta) -> None:
-        self.offset += span.total_seconds()
-
-
 class Bench:
     """A destination whose certificate begins at `ISSUED` and lasts an hour."""
 
@@ -49,7 +36,7 @@ class Bench:
         self.directory = directory
         self.cluster = cluster
         self.events: list[Event] = []
-        self.wall = Wall()
+        self.wall = Wall(ISSUED)
         self.store = IdentityStore(
             DestinationSource(directory), publish=self.events.append, clock=self.wall
         )
@@ -123,7 +110,7 @@ async def test_the_interval_can_be_chosen(
 
     store = Observed(DestinationSource(destination))
     await store.load()
-    begin, wall = trio.current_time(), Wall()
+    begin, wall = trio.current_time(), Wall(ISSUED)
     with trio.move_on_after(7.5):
         await watch(store, interval=2, clock=wall)
     assert looks == [2, 4, 6]

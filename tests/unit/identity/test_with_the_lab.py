@@ -82,7 +82,7 @@ async def renew_under_observation(tbot: Tbot, store: IdentityStore) -> list[Iden
         nursery.start_soon(look_constantly)
         for _ in range(RENEWALS):
             await tbot.renew()
-            await store.fresh()
+            await store.settled()
         nursery.cancel_scope.cancel()
     return seen
 

@@ -13,6 +13,7 @@ from dbproxy.errors import PROBLEMS, Code
 from dbproxy.events import (
     ClosedBy,
     ConnectionClosed,
+    ConnectionFailed,
     ConnectionOpened,
     ConnectionRecord,
     DrainingStarted,
@@ -134,6 +135,24 @@ def test_a_probe_is_shown_only_with_debug() -> None:
 def test_a_cancel_request_is_an_ordinary_connection() -> None:
     (entry,) = objects(ConnectionClosed(record=replace(RECORD, outcome="cancel-request")))
     assert entry["level"] == "info"
+
+
+def raised() -> ZeroDivisionError:
+    try:
+        raise ZeroDivisionError("division by zero")
+    except ZeroDivisionError as error:
+        return error
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_how_a_bug_came_about_is_shown_only_with_debug(log_format: str) -> None:
+    event = ConnectionFailed(id=1, error=raised())
+    (brief,) = logged(event, log_format=log_format)
+    (whole,) = logged(event, log_format=log_format, debug=True)
+    assert "ZeroDivisionError" in brief
+    assert "test_log.py" not in brief
+    assert "test_log.py" in whole
+    assert whole.isprintable()
 
 
 def test_debug_events_are_shown_only_with_debug() -> None:
