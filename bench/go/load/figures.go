@@ -153,6 +153,9 @@ func connect(o options) (any, error) {
 			}
 			times[i] = append(times[i], time.Since(dialled))
 			conn.Close()
+			if o.interval > 0 {
+				time.Sleep(time.Until(dialled.Add(o.interval)))
+			}
 		}
 	})
 	elapsed := time.Since(began)

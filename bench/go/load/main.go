@@ -29,6 +29,7 @@ type options struct {
 	size        int
 	seconds     float64
 	warmUp      float64
+	interval    time.Duration
 }
 
 var input = bufio.NewScanner(os.Stdin)
@@ -70,6 +71,7 @@ func parse(name string, arguments []string) options {
 	flags.IntVar(&o.size, "size", 64, "bytes of a round trip")
 	flags.Float64Var(&o.seconds, "seconds", 1, "how long")
 	flags.Float64Var(&o.warmUp, "warm-up", 0.1, "seconds of round trips before they count")
+	flags.DurationVar(&o.interval, "interval", 0, "connect: from one to the next; 0: at once")
 	_ = flags.Parse(arguments)
 	if o.target.tls != "none" {
 		var protocols []string
