@@ -26,6 +26,7 @@ from comparison.figures import IDLE, RUNS, Run
 from comparison.machine import describe_machine, describe_versions
 from comparison.measure import Plan, measure
 from comparison.page import write_page
+from comparison.pgbench import SCRIPTS, Script, measure_pgbench, steps, takes_part
 from comparison.processes import BenchError
 from comparison.programs import build
 from comparison.results import Results, RowInfo
@@ -35,8 +36,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+Item = TypeVar("Item", bound=Row | Run | Script)
 ROUNDS = 5
-IDLE_ROUNDS = 3
+IDLE_ROUNDS = 2
 FILES_FOR_5000 = 12_000
 """Two sockets for each connection, and what else a proxy has open."""
 
@@ -91,11 +93,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def list_names(console: Console) -> None:
     """Rows and runs by name."""
-    for heading, items in (("Rows", ROWS), ("Runs", RUNS)):
-        console.print(heading, style="bold")
-        for item in items:
-            missing = item.missing() if isinstance(item, Row) else None
-            console.print(f"  {item.name:20} {item.title}{f' ({missing})' if missing else ''}")
+    console.print("Rows", style="bold")
+    for row in ROWS:
+        missing = f" ({reason})" if (reason := row.missing()) else ""
+        console.print(f"  {row.name:20} {row.title}{missing}", soft_wrap=True)
+    console.print("Runs", style="bold")
+    for one in (*RUNS, *SCRIPTS):
+        console.print(f"  {one.name:20} {one.title}", soft_wrap=True)
 
 
 def run(arguments: argparse.Namespace, console: Console) -> Results:
@@ -104,6 +108,8 @@ def run(arguments: argparse.Namespace, console: Console) -> Results:
     Raises:
         BenchError: Something did not work.
     """
+    check_names(ROWS, arguments.row or ())
+    check_names((*RUNS, *SCRIPTS), arguments.run or ())
     began = time.monotonic()
     open_files = raise_file_limit()
     with tempfile.TemporaryDirectory(prefix="bench-programs-") as directory:
@@ -115,30 +121,47 @@ def run(arguments: argparse.Namespace, console: Console) -> Results:
             describe_machine(),
             describe_versions(programs),
         )
-        plan = make_plan(arguments, results, open_files)
-        results.rows = [RowInfo(row.name, row.title, row.peer) for row in plan.rows]
-        results.runs = {one.name: one.title for one in plan.runs}
+        patterns = arguments.run or ["*"]
+        rows = usable_rows(arguments, results)
+        plan = make_plan(arguments, rows, results, open_files)
+        scripts = matching(SCRIPTS, patterns)
+        pgbench_rows = [row for row in rows if takes_part(row)]
+        results.rows = [RowInfo(row.name, row.title, row.peer) for row in rows]
+        results.runs = {one.name: one.title for one in (*plan.runs, *scripts)}
         with progress_bar(console) as bar:
-            task = bar.add_task("", total=plan.steps())
+            total = plan.steps() + steps(pgbench_rows, scripts, quick=arguments.quick)
+            task = bar.add_task("", total=total)
 
             def progress(text: str) -> None:
                 bar.update(task, description=text, advance=0 if text else 1)
 
-            measure(plan, programs, results, progress)
+            if plan.runs:
+                measure(plan, programs, results, progress)
+            if scripts and pgbench_rows:
+                measure_pgbench(pgbench_rows, scripts, programs, results, progress)
     results.seconds = round(time.monotonic() - began)
     return results
 
 
-def make_plan(arguments: argparse.Namespace, results: Results, open_files: int) -> Plan:
-    """Choose rows and runs; what cannot be done is noted in the results."""
+def usable_rows(arguments: argparse.Namespace, results: Results) -> list[Row]:
+    """The rows that were asked for; why one cannot run is noted in the results."""
     rows = []
-    for row in chosen(ROWS, arguments.row):
+    for row in matching(ROWS, arguments.row or ["*"]):
         if reason := row.missing():
             results.note(f"{row.title}: {reason}")
         else:
             rows.append(row)
-    runs = [one.quick() if arguments.quick else one for one in chosen(RUNS, arguments.run)]
-    if open_files < FILES_FOR_5000 and not arguments.quick:
+    return rows
+
+
+def make_plan(
+    arguments: argparse.Namespace, rows: Sequence[Row], results: Results, open_files: int
+) -> Plan:
+    """Choose the runs of the load generator."""
+    runs = matching(RUNS, arguments.run or ["*"])
+    if arguments.quick:
+        runs = [one.quick() for one in runs]
+    elif open_files < FILES_FOR_5000:
         results.note(f"5,000 held connections: only {open_files} files may be open")
         runs = [
             replace(one, options=("--hold", "1000")) if one.name == IDLE.name else one
@@ -147,23 +170,20 @@ def make_plan(arguments: argparse.Namespace, results: Results, open_files: int) 
     return Plan(rows, runs, results.rounds, min(results.rounds, IDLE_ROUNDS))
 
 
-Item = TypeVar("Item", Row, Run)
-
-
-def chosen(items: Sequence[Item], patterns: Sequence[str] | None) -> list[Item]:
-    """Those that a pattern matches; all without patterns.
+def check_names(items: Sequence[Row | Run | Script], patterns: Sequence[str]) -> None:
+    """Refuse a pattern that means nothing.
 
     Raises:
-        BenchError: A pattern matches none.
+        BenchError: It matches none.
     """
-    for pattern in patterns or ():
+    for pattern in patterns:
         if not any(fnmatch(item.name, pattern) for item in items):
-            raise BenchError(f"no row or run is called {pattern}; --list shows the names")
-    return [
-        item
-        for item in items
-        if not patterns or any(fnmatch(item.name, pattern) for pattern in patterns)
-    ]
+            raise BenchError(f"nothing is called {pattern}; --list shows the names")
+
+
+def matching(items: Sequence[Item], patterns: Sequence[str]) -> list[Item]:
+    """Those that a pattern matches."""
+    return [item for item in items if any(fnmatch(item.name, pattern) for pattern in patterns)]
 
 
 def raise_file_limit() -> int:
@@ -175,7 +195,12 @@ def raise_file_limit() -> int:
 
 def progress_bar(console: Console) -> Progress:
     """How far it is."""
-    columns = (BarColumn(30), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    columns = (
+        BarColumn(30),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
     return Progress(*columns, console=console)
 
 

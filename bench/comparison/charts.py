@@ -16,7 +16,8 @@ text { font: 13px system-ui, sans-serif; fill: #24292f; }
 .title { font-weight: 600; font-size: 14px; }
 .bar { fill: #8c959f; } .ours { fill: #0969da; } .range { stroke: #57606a; stroke-width: 1.5; }
 @media (prefers-color-scheme: dark) {
-  text { fill: #e6edf3; } .bar { fill: #6e7681; } .ours { fill: #58a6ff; } .range { stroke: #c9d1d9; }
+  text { fill: #e6edf3; } .range { stroke: #c9d1d9; }
+  .bar { fill: #6e7681; } .ours { fill: #58a6ff; }
 }"""
 
 
@@ -46,9 +47,10 @@ def bar_chart(title: str, items: Sequence[Item]) -> str:
     height = HEAD + len(items) * (BAR_HEIGHT + GAP) + MARGIN
     longest = max((max(item.value, item.high) for item in items), default=0) or 1
     scale = (WIDTH - LABEL_WIDTH - VALUE_WIDTH) / longest
+    size = f'viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
+    label = f'role="img" aria-label="{escape(title)}"'
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
-        f'width="{WIDTH}" height="{height}" role="img" aria-label="{escape(title)}">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} {label}>',
         f"<style>\n{STYLE}\n</style>",
         f'<text class="title" x="{MARGIN}" y="20">{escape(title)}</text>',
     ]
@@ -59,12 +61,15 @@ def bar_chart(title: str, items: Sequence[Item]) -> str:
 
 def _bar(item: Item, top: int, scale: float) -> list[str]:
     base, middle = top + BAR_HEIGHT - 5, top + BAR_HEIGHT / 2
-    end = LABEL_WIDTH + scale * max(item.value, item.high)
+    low, high = (LABEL_WIDTH + scale * bound for bound in (item.low, item.high))
+    length = scale * item.value
+    kind = "bar ours" if item.ours else "bar"
+    place = f'x="{LABEL_WIDTH}" y="{top}" width="{length:.1f}" height="{BAR_HEIGHT}"'
+    span = f'x1="{low:.1f}" y1="{middle:g}" x2="{high:.1f}" y2="{middle:g}"'
+    after = max(LABEL_WIDTH + length, high) + 8
     return [
         f'<text x="{LABEL_WIDTH - 8}" y="{base}" text-anchor="end">{escape(item.label)}</text>',
-        f'<rect class="{"bar ours" if item.ours else "bar"}" x="{LABEL_WIDTH}" y="{top}" '
-        f'width="{scale * item.value:.1f}" height="{BAR_HEIGHT}" rx="2"/>',
-        f'<line class="range" x1="{LABEL_WIDTH + scale * item.low:.1f}" y1="{middle:g}" '
-        f'x2="{LABEL_WIDTH + scale * item.high:.1f}" y2="{middle:g}"/>',
-        f'<text x="{end + 8:.1f}" y="{base}">{escape(item.text)}</text>',
+        f'<rect class="{kind}" {place} rx="2"/>',
+        f'<line class="range" {span}/>',
+        f'<text x="{after:.1f}" y="{base}">{escape(item.text)}</text>',
     ]

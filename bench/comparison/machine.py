@@ -55,9 +55,7 @@ def processor() -> str:
 
 def _version_of(name: str, option: str) -> str | None:
     try:
-        asked = subprocess.run(
-            [program(name), option], capture_output=True, text=True, check=False
-        )
+        asked = subprocess.run([program(name), option], capture_output=True, text=True, check=False)
     except OSError:
         return None
     found = NUMBER.search(asked.stdout + asked.stderr)

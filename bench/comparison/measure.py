@@ -1,8 +1,8 @@
 """Rounds: all proxies side by side, one run of the load generator after another.
 
-In each round every proxy is started anew. Then one run follows another, and each run goes through all
-rows before the next one begins, so that what is compared is measured within seconds; the order of the
-rows is turned round from round to round. Idle proxies cost nothing while another one is measured.
+In each round every proxy is started anew. Then one run follows another, and each goes through all
+rows before the next one begins, so that what is compared is measured within seconds; the order of
+the rows is turned round from round to round. Idle proxies cost nothing while another is measured.
 """
 
 import os
@@ -17,7 +17,7 @@ from pathlib import Path
 from comparison.certificates import Files, write_files
 from comparison.figures import HELD, IDLE, MIB, Run, Samples, Usage
 from comparison.processes import BenchError, Running, launch
-from comparison.programs import Conversation, Programs, RUN_TIMEOUT, Upstream, running_upstream
+from comparison.programs import RUN_TIMEOUT, Conversation, Programs, Upstream, running_upstream
 from comparison.results import Results
 from comparison.rows import Row, Site
 
@@ -48,13 +48,23 @@ class Plan:
         """The runs of a round."""
         return [run for run in self.runs if run.name != IDLE.name or number < self.idle_rounds]
 
+    def rows_in(self, number: int) -> list[Row]:
+        """The rows of a round, in its order: those that are only reported miss every other one."""
+        rows = [
+            row
+            for row in self.rows
+            if (row.judged or number % 2 == 0)
+            and any(row.takes_part(run.name) for run in self.runs)
+        ]
+        return rows if number % 2 == 0 else rows[::-1]
+
     def steps(self) -> int:
         """How many runs there are in all."""
         return sum(
             row.takes_part(run.name)
             for number in range(self.rounds)
             for run in self.runs_in(number)
-            for row in self.rows
+            for row in self.rows_in(number)
         )
 
 
@@ -91,10 +101,9 @@ def measure(plan: Plan, programs: Programs, results: Results, progress: Progress
         with running_upstream(programs, files) as upstream:
             for number in range(plan.rounds):
                 results.load_average.append(round(os.getloadavg()[0], 2))
-                rows = plan.rows if number % 2 == 0 else plan.rows[::-1]
                 place = directory / f"round-{number}"
                 measured = Round(place, upstream, files, programs, results, progress)
-                measured.run(rows, plan.runs_in(number))
+                measured.run(plan.rows_in(number), plan.runs_in(number))
             results.load_average.append(round(os.getloadavg()[0], 2))
 
 
@@ -116,9 +125,9 @@ class Round:
                 with ExitStack() as stack:
                     if row.takes_part(IDLE.name):
                         idle = next(run for run in runs if run.name == IDLE.name)
-                        self._measure(self._start(row, stack), idle)
+                        self._measure(self.start(row, stack), idle)
         with ExitStack() as stack:
-            standing = [self._start(row, stack) for row in rows]
+            standing = [self.start(row, stack) for row in rows]
             for run in runs:
                 self.upstream.set_tickets(on=run.tickets)
                 for one in standing:
@@ -126,9 +135,10 @@ class Round:
                         self._measure(one, run)
             self.upstream.set_tickets(on=True)
 
-    def _start(self, row: Row, stack: ExitStack) -> Standing:
+    def start(self, row: Row, stack: ExitStack, upstream: str | None = None) -> Standing:
+        """Start a row until the stack is unwound, in front of another upstream if one is given."""
         directory = Path(tempfile.mkdtemp(prefix=f"{row.name}-", dir=_made(self.directory)))
-        address = self.upstream.ping if row.ping else self.upstream.plain
+        address = upstream or (self.upstream.ping if row.ping else self.upstream.plain)
         site = Site(directory, free_port(), address, self.files, self.programs)
         if row.command is None:
             return Standing(row, site, None)

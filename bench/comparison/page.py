@@ -130,26 +130,28 @@ def _method(results: Results) -> Iterator[str]:
 
 
 METHOD: Final = """\
-- **Everything runs on this one machine**, over loopback: load generator, proxy, and a TLS 1.3 server in
-  the Teleport Proxy's place that demands and verifies the client certificate (RSA 2048, as Teleport's
-  are). Load generator and server are Go programs of our own ([bench/go](../bench/go)), the same for all
-  rows; they check every byte.
-- {rounds} rounds. In each, all proxies are started anew and stand side by side; each run goes through
-  all rows before the next run begins, and every other round goes through them backwards. Figures are
-  medians of the rounds; ± is half the range between the smallest and the largest one. Connections are
-  held in fewer rounds.
+- **Everything runs on this one machine**, over loopback: load generator, proxy, and a TLS 1.3
+  server in the Teleport Proxy's place that demands and verifies the client certificate (RSA 2048,
+  as Teleport's are). Load generator and server are Go programs of our own
+  ([bench/go](../bench/go)), the same for all rows; they check every byte.
+- {rounds} rounds. In each, all proxies are started anew and stand side by side; each run goes
+  through all rows before the next run begins, and every other round goes through them backwards.
+  Figures are medians of the rounds; ± is half the range between the smallest and the largest one.
+  Connections are held in fewer rounds.
 - **CPU** is user and system time of the proxy's whole process tree, from when all connections are
-  open until all bytes have arrived or the time is up. **RSS** is that of the tree; what processes share is
-  counted for each. Memory per idle connection is the growth since the start, held connections only.
-- The client is PostgreSQL's: it sends a StartupMessage and waits for the answer before anything counts.
-  A new connection lasts from the client's first packet until that answer.
-- dbproxy and the Go peer speak Teleport's ping framing where the row says so. The Go peer does what tsh
-  does: `crypto/tls`, `io.Copy` both ways, header and payload as two writes, no session cache. **stunnel,
-  HAProxy and nginx cannot frame** and carry the bytes in plain TLS, which is less work; stunnel and nginx
-  send no ALPN value either. All use their defaults but for what the row says.
+  open until all bytes have arrived or the time is up. **RSS** is that of the tree; what processes
+  share is counted for each. Memory per idle connection is the growth since the start, held
+  connections only.
+- The client is PostgreSQL's: it sends a StartupMessage and waits for the answer before anything
+  counts. A new connection lasts from the client's first packet until that answer.
+- dbproxy and the Go peer speak Teleport's ping framing where the row says so. The Go peer does what
+  tsh does: `crypto/tls`, `io.Copy` both ways, header and payload as two writes, no session cache.
+  **stunnel, HAProxy and nginx cannot frame** and carry the bytes in plain TLS, which is less work;
+  stunnel and nginx send no ALPN value either. All use their defaults but for what the row says.
 - GB are 10⁹ bytes, MB 10⁶, KiB and MiB powers of two. "Best peer" is the best of {peers}.
-- In the `pgbench` rows a real PostgreSQL stands behind the TLS server, which carries the bytes to its
-  Unix socket; so proxy *and* server are in the path, and "direct" is the Unix socket without either.
+- In the `pgbench` rows a real PostgreSQL stands behind the TLS server, which carries the bytes to
+  its Unix socket; so proxy *and* server are in the path, and "direct" is the Unix socket without
+  either.
 - Repeat it with `scripts/bench`; [bench/README.md](../bench/README.md) says how to run single rows.
 """
 

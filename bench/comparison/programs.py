@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -47,7 +47,9 @@ def build(directory: Path) -> Programs:
         BenchError: There is no Go, or they do not build.
     """
     go = find_go()
-    cache = Path(os.environ.get("GOCACHE") or Path(__file__).resolve().parents[2] / ".venv/go-cache")
+    cache = Path(
+        os.environ.get("GOCACHE") or Path(__file__).resolve().parents[2] / ".venv/go-cache"
+    )
     environment = clean_environment() | {
         "GOCACHE": str(cache),
         "GOENV": "off",
@@ -92,7 +94,10 @@ class Conversation:
 
     def __init__(self, command: Sequence[str | Path], timeout: float | None = None) -> None:
         self._command = list(map(str, command))
-        self._log = tempfile.TemporaryFile(mode="w+", encoding="utf-8", errors="replace")
+        self._closing = ExitStack()
+        self._log = self._closing.enter_context(
+            tempfile.TemporaryFile(mode="w+", encoding="utf-8", errors="replace")
+        )
         self._process = subprocess.Popen(
             self._command,
             stdin=subprocess.PIPE,
@@ -125,7 +130,7 @@ class Conversation:
             self._process.kill()
             self._process.wait()
         self._process.stdout.close()
-        self._log.close()
+        self._closing.close()
 
     def hear(self) -> dict[str, Any]:
         """The next line.

@@ -1,8 +1,8 @@
 """The rows: dbproxy in its modes, its peers, and how each of them is started.
 
-All get the same certificate, the same upstream and, where it is theirs to choose, TLS 1.3. Only dbproxy
-and our Go peer know Teleport's ping framing; the others carry the bytes in plain TLS, which is less work.
-stunnel and nginx cannot send an ALPN value, so the upstream takes them without one.
+All get the same certificate and the same upstream. Only dbproxy and our Go peer know Teleport's
+ping framing; the others carry the bytes in plain TLS, which is less work. stunnel and nginx cannot
+send an ALPN value, so the upstream takes them without one.
 """
 
 import functools
@@ -69,9 +69,11 @@ class Row:
         load: How the load generator connects.
         ping: Whether the upstream offers ping framing to it.
         peer: Whether it is one of those that dbproxy is judged against.
+        judged: Whether a bar depends on it; the others take part in every other round.
         needs: The program it needs, and the Debian package that has it.
         flags: Options of `dbproxy db` that it needs.
         only: Beginnings of the names of the runs that it takes part in; empty: all.
+        never: Beginnings of the names of runs that would say nothing about it.
     """
 
     name: str
@@ -80,13 +82,15 @@ class Row:
     load: LoadOptions = plaintext
     ping: bool = False
     peer: bool = False
+    judged: bool = True
     needs: tuple[str, str] | None = None
     flags: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
+    never: tuple[str, ...] = ()
 
     def takes_part(self, run: str) -> bool:
         """Whether a run is for this row."""
-        return not self.only or run.startswith(self.only)
+        return (not self.only or run.startswith(self.only)) and not run.startswith(self.never)
 
     def missing(self) -> str | None:
         """Why it cannot run here; None when it can."""
@@ -153,10 +157,8 @@ def go_peer(*options: str) -> Command:
     def command(site: Site) -> Sequence[str | Path]:
         cert, key = site.files.client
         ends = ("-listen", f"127.0.0.1:{site.port}", "-upstream", site.upstream)
-        return (
-            *(site.programs.peer, *ends),
-            *("-cert", cert, "-key", key, "-ca", site.files.web_ca, *options),
-        )
+        files = ("-cert", cert, "-key", key, "-ca", site.files.web_ca)
+        return (site.programs.peer, *ends, *files, *options)
 
     return command
 
@@ -283,6 +285,7 @@ ROWS: Final = (
         "Go peer, ping, sessions resumed",
         go_peer("-alpn", PING_ALPN, "-resume"),
         ping=True,
+        judged=False,
         only=("connect",),
     ),
     Row(
@@ -298,23 +301,34 @@ ROWS: Final = (
         "dbproxy --tunnel --workers auto, ping",
         dbproxy("--tunnel", "--workers=auto"),
         ping=True,
+        judged=False,
         flags=("--workers",),
         only=MANY_CORES,
     ),
-    Row("dbproxy-plain", "dbproxy --tunnel, plain ALPN", dbproxy("--tunnel")),
+    Row("dbproxy-plain", "dbproxy --tunnel, plain ALPN", dbproxy("--tunnel"), judged=False),
     Row(
         "dbproxy-terminate",
         "dbproxy --terminate, ping",
         dbproxy("--terminate"),
         load=terminated,
         ping=True,
+        judged=False,
+    ),
+    Row(
+        "dbproxy-passthrough",
+        "dbproxy (passthrough), ping",
+        dbproxy(),
+        ping=True,
+        judged=False,
+        only=("pgbench",),
     ),
     Row(
         "dbproxy-upgrade",
         "dbproxy --tunnel, WebSocket upgrade, ping",
         dbproxy("--tunnel", "--connection-upgrade=always"),
         ping=True,
+        judged=False,
         flags=("--connection-upgrade",),
     ),
-    Row("direct", "no proxy (the limit)", None, load=direct),
+    Row("direct", "no proxy (the limit)", None, load=direct, judged=False, never=("idle",)),
 )

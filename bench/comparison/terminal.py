@@ -22,11 +22,13 @@ def show(results: Results, console: Console) -> None:
     for note in results.notes:
         console.print(f"Left out: {note}", style="dim")
     averages = ", ".join(f"{average:g}" for average in results.load_average)
-    console.print(f"{results.seconds:.0f} s; load average before each round and at the end: {averages}")
+    console.print(
+        f"{results.seconds:.0f} s; load average before each round and at the end: {averages}"
+    )
 
 
 def run_table(results: Results, run: str, title: str) -> Table:
-    """One run: a line for each row, with the median, the range, and ours as a multiple of theirs."""
+    """One run: a line for each row, with median, spread, and our multiple of the best peer's."""
     metrics = results.metrics_of(run)
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("")

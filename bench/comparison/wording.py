@@ -1,11 +1,12 @@
 """Figures, limits and verdicts as text; the same on the terminal and on the page."""
 
 from comparison.bars import OURS, Bar, Verdict
-from comparison.figures import IDLE, unit_of
+from comparison.figures import unit_of
 from comparison.results import Results
 from comparison.summary import best, look_up, ratio
 
-ECHOED = f"{IDLE.name}.echoed"
+NO_RATIO = (".echoed", ".resumed", ".of_direct")
+"""Kinds of metrics of which a ratio says nothing."""
 
 
 def amount(metric: str, value: float) -> str:
@@ -18,13 +19,11 @@ def cell(results: Results, row: str, metric: str) -> str:
     value = look_up(results.samples, row, metric)
     if value is None:
         return ""
-    if metric == ECHOED:
-        return "yes"
     text = amount(metric, value.median)
     if value.rounds > 1:
         text += f" ±{100 * value.spread:.0f} %"
     leader = best(results.samples, results.peers, metric)
-    if row == OURS and leader is not None and leader[1].median:
+    if row == OURS and leader is not None and not metric.endswith(NO_RATIO):
         text += f" ({ratio(value, leader[1]):.2f} ×)"
     return text
 
@@ -40,10 +39,8 @@ def bar_aim(bar: Bar) -> str:
 
 
 def _limit(bar: Bar, limit: float, against: str | None) -> str:
-    if bar.metric == ECHOED:
-        return "no error"
     sign = "≥" if unit_of(bar.metric).higher_is_better else "≤"
-    return f"{sign} {limit:g}" if against is None else f"{sign} {limit:g} × {against}"
+    return f"{sign} {limit:,g}" if against is None else f"{sign} {limit:g} × {against}"
 
 
 def measured(verdict: Verdict) -> str:
@@ -52,7 +49,7 @@ def measured(verdict: Verdict) -> str:
     if verdict.measured is None or verdict.ours is None:
         return "not measured"
     if bar.against is None or verdict.theirs is None:
-        return "no error" if bar.metric == ECHOED else amount(bar.metric, verdict.ours)
+        return amount(bar.metric, verdict.ours)
     ours, theirs = amount(bar.metric, verdict.ours), amount(bar.metric, verdict.theirs)
     return f"{verdict.measured:.2f} × ({ours} to {theirs}, {verdict.peer})"
 
