@@ -20,13 +20,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from comparison.figures import IDLE, RUNS, Run
+from comparison.figures import IDLE, RUNS
 from comparison.machine import describe_machine, describe_versions
 from comparison.measure import Plan, measure
 from comparison.page import write_page
-from comparison.pgbench import SCRIPTS, Script, measure_pgbench, steps, takes_part
+from comparison.pgbench import SCRIPTS, measure_pgbench, steps, takes_part
 from comparison.processes import BenchError
 from comparison.programs import build
 from comparison.results import Results, RowInfo
@@ -36,7 +36,21 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-Item = TypeVar("Item", bound=Row | Run | Script)
+
+
+class Named(Protocol):
+    """A row, a run or a script."""
+
+    @property
+    def name(self) -> str:
+        """As options name it."""
+
+    @property
+    def title(self) -> str:
+        """For people."""
+
+
+Item = TypeVar("Item", bound=Named)
 ROUNDS = 5
 IDLE_ROUNDS = 2
 FILES_FOR_5000 = 12_000
@@ -98,7 +112,8 @@ def list_names(console: Console) -> None:
         missing = f" ({reason})" if (reason := row.missing()) else ""
         console.print(f"  {row.name:20} {row.title}{missing}", soft_wrap=True)
     console.print("Runs", style="bold")
-    for one in (*RUNS, *SCRIPTS):
+    runs: tuple[Named, ...] = (*RUNS, *SCRIPTS)
+    for one in runs:
         console.print(f"  {one.name:20} {one.title}", soft_wrap=True)
 
 
@@ -127,7 +142,8 @@ def run(arguments: argparse.Namespace, console: Console) -> Results:
         scripts = matching(SCRIPTS, patterns)
         pgbench_rows = [row for row in rows if takes_part(row)]
         results.rows = [RowInfo(row.name, row.title, row.peer) for row in rows]
-        results.runs = {one.name: one.title for one in (*plan.runs, *scripts)}
+        measured: tuple[Named, ...] = (*plan.runs, *scripts)
+        results.runs = {one.name: one.title for one in measured}
         with progress_bar(console) as bar:
             total = plan.steps() + steps(pgbench_rows, scripts, quick=arguments.quick)
             task = bar.add_task("", total=total)
@@ -170,7 +186,7 @@ def make_plan(
     return Plan(rows, runs, results.rounds, min(results.rounds, IDLE_ROUNDS))
 
 
-def check_names(items: Sequence[Row | Run | Script], patterns: Sequence[str]) -> None:
+def check_names(items: Sequence[Named], patterns: Sequence[str]) -> None:
     """Refuse a pattern that means nothing.
 
     Raises:

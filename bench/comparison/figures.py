@@ -107,7 +107,7 @@ class Run:
     def quick(self) -> "Run":
         """The same in a fraction of the time: shows that it works, measures little."""
         options = self.options
-        for option, value in (("--seconds", "0.1"), ("--hold", "200"), ("--bytes", str(16 * MIB))):
+        for option, value in (("--seconds", "0.1"), ("--hold", "200"), ("--bytes", str(4 * MIB))):
             if option in options:
                 at = options.index(option)
                 options = (*options[: at + 1], value, *options[at + 2 :])

@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -94,10 +94,7 @@ class Conversation:
 
     def __init__(self, command: Sequence[str | Path], timeout: float | None = None) -> None:
         self._command = list(map(str, command))
-        self._closing = ExitStack()
-        self._log = self._closing.enter_context(
-            tempfile.TemporaryFile(mode="w+", encoding="utf-8", errors="replace")
-        )
+        self._log = tempfile.TemporaryFile(mode="w+", encoding="utf-8", errors="replace")  # noqa: SIM115 (closed in __exit__)
         self._process = subprocess.Popen(
             self._command,
             stdin=subprocess.PIPE,
@@ -130,7 +127,7 @@ class Conversation:
             self._process.kill()
             self._process.wait()
         self._process.stdout.close()
-        self._closing.close()
+        self._log.close()
 
     def hear(self) -> dict[str, Any]:
         """The next line.
