@@ -7,7 +7,7 @@
     scripts/bench --write-docs                    everything, and docs/performance.md
     scripts/bench --from=bench.json --write-docs  the page again, from a file
 
-Exit status 1 when something did not work. A missed bar is a result, not an error.
+Exit status 1 when something did not work, which is then named. A missed bar is a result, not an error.
 """
 
 import argparse
@@ -76,7 +76,7 @@ def main() -> int:
     show(results, console)
     if arguments.write_docs:
         write_page(results, DOCS)
-    return 0
+    return 1 if results.failures else 0
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -150,6 +150,8 @@ def run(arguments: argparse.Namespace, console: Console) -> Results:
 
             def progress(text: str) -> None:
                 bar.update(task, description=text, advance=0 if text else 1)
+                if text and not console.is_terminal:  # where nobody sees the bar move
+                    print(text, file=sys.stderr, flush=True)
 
             if plan.runs:
                 measure(plan, programs, results, progress)

@@ -90,10 +90,10 @@ class Standing:
 
 
 def measure(plan: Plan, programs: Programs, results: Results, progress: Progress) -> None:
-    """Do it, and add the samples to the results, also those so far when it is interrupted.
+    """Do it, and add the samples and the failures to the results.
 
     Raises:
-        BenchError: Something did not work.
+        BenchError: A proxy does not start.
     """
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         directory = Path(name)
@@ -153,13 +153,10 @@ class Round:
         self.progress(f"{standing.row.title}: {run.title[0].lower()}{run.title[1:]}")
         take = self._idle if run.name == IDLE.name else self._loaded
         try:
-            samples = take(standing, run)
+            self.results.add(standing.row.name, take(standing, run))
         except BenchError as error:
-            if standing.proxy is not None:
-                words = standing.proxy.last_words()
-                raise BenchError(f"{standing.row.title}, {run.title}: {error}\n{words}") from error
-            raise BenchError(f"{standing.row.title}, {run.title}: {error}") from error
-        self.results.add(standing.row.name, samples)
+            words = f" Its log ends: {standing.proxy.last_words()}" if standing.proxy else ""
+            self.results.failures.append(f"{standing.row.title}, {run.title}: {error}{words}")
         self.progress("")
 
     def _loaded(self, standing: Standing, run: Run) -> Samples:

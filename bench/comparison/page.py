@@ -122,6 +122,11 @@ def _method(results: Results) -> Iterator[str]:
     yield ""
     yield from METHOD.format(rounds=results.rounds, peers=peers).splitlines()
     yield ""
+    if results.failures:
+        yield "Failed in this run:"
+        yield ""
+        yield from (f"- {' '.join(failure.split())}" for failure in results.failures)
+        yield ""
     if results.notes:
         yield "Left out of this run:"
         yield ""
@@ -137,13 +142,16 @@ METHOD: Final = """\
 - {rounds} rounds. In each, all proxies are started anew and stand side by side; each run goes
   through all rows before the next run begins, and every other round goes through them backwards.
   Figures are medians of the rounds; ± is half the range between the smallest and the largest one.
-  Connections are held in fewer rounds.
+  Connections are held in the first two rounds only, and rows that no bar is about take part in
+  every other round.
 - **CPU** is user and system time of the proxy's whole process tree, from when all connections are
   open until all bytes have arrived or the time is up. **RSS** is that of the tree; what processes
   share is counted for each. Memory per idle connection is the growth since the start, held
   connections only.
 - The client is PostgreSQL's: it sends a StartupMessage and waits for the answer before anything
-  counts. A new connection lasts from the client's first packet until that answer.
+  counts. The time of a new connection is that from `connect` until this answer.
+- "Full handshakes" are made by a server without session tickets. With tickets each proxy resumes
+  or not, as it pleases; the column says how many connections did. tsh does not.
 - dbproxy and the Go peer speak Teleport's ping framing where the row says so. The Go peer does what
   tsh does: `crypto/tls`, `io.Copy` both ways, header and payload as two writes, no session cache.
   **stunnel, HAProxy and nginx cannot frame** and carry the bytes in plain TLS, which is less work;

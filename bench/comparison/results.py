@@ -34,6 +34,7 @@ class Results:
         runs: Titles of the runs, by name, in order.
         samples: By row and metric, one for each round.
         notes: What was left out, and why.
+        failures: What did not work; the figures of those runs are missing.
     """
 
     began: str
@@ -47,6 +48,7 @@ class Results:
     runs: dict[str, str] = field(default_factory=dict)
     samples: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
 
     @property
     def peers(self) -> list[str]:

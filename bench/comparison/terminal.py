@@ -19,6 +19,8 @@ def show(results: Results, console: Console) -> None:
         if results.metrics_of(run):
             console.print(run_table(results, run, title))
     console.print(bars_table(list(judge(results.samples, results.peers))))
+    for failure in results.failures:
+        console.print(f"Failed: {failure}", style="red", markup=False)
     for note in results.notes:
         console.print(f"Left out: {note}", style="dim")
     averages = ", ".join(f"{average:g}" for average in results.load_average)
