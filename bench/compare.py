@@ -7,7 +7,7 @@
     scripts/bench --write-docs                    everything, and docs/performance.md
     scripts/bench --from=bench.json --write-docs  the page again, from a file
 
-Exit status 1 when something did not work, which is then named. A missed bar is a result, not an error.
+Exit status 1 when something did not work, which is then named. A missed bar is no error.
 """
 
 import argparse

@@ -34,7 +34,7 @@ const (
 )
 
 type server struct {
-	inner        tls.Config // what is shown inside an upgraded or passed through connection
+	inner        *tls.Config // for what comes inside an upgraded or passed through connection
 	pingInterval time.Duration
 	forward      string
 	tickets      atomic.Bool
@@ -66,14 +66,13 @@ func main() {
 		ClientAuth: tls.VerifyClientCertIfGiven,
 		MinVersion: tls.VersionTLS13,
 	}
-	s.inner = tls.Config{
+	both := []string{pingALPN, plainALPN}
+	s.inner = s.configure(&tls.Config{
 		Certificates: []tls.Certificate{host},
 		ClientCAs:    clients,
 		ClientAuth:   tls.RequireAndVerifyClientCert,
 		MinVersion:   tls.VersionTLS13,
-		NextProtos:   []string{pingALPN, plainALPN, "postgresql"},
-	}
-	both := []string{pingALPN, plainALPN}
+	}, append(both, "postgresql"))
 	addresses := map[string]string{
 		"ping":  s.listen(config, both, s.command),
 		"plain": s.listen(config, both[1:], s.command),
@@ -85,8 +84,8 @@ func main() {
 	s.control()
 }
 
-// listen serves on a free port and returns its address.
-func (s *server) listen(base *tls.Config, alpn []string, serve func(net.Conn) error) string {
+// configure makes a configuration with these ALPN values that issues and takes tickets while it is to.
+func (s *server) configure(base *tls.Config, alpn []string) *tls.Config {
 	config := base.Clone()
 	config.NextProtos = alpn
 	without := config.Clone()
@@ -97,6 +96,12 @@ func (s *server) listen(base *tls.Config, alpn []string, serve func(net.Conn) er
 		}
 		return without, nil
 	}
+	return config
+}
+
+// listen serves on a free port and returns its address.
+func (s *server) listen(base *tls.Config, alpn []string, serve func(net.Conn) error) string {
+	config := s.configure(base, alpn)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	check(err)
 	go func() {
@@ -132,7 +137,7 @@ func (s *server) unwrap(raw net.Conn, config *tls.Config, serve func(net.Conn) e
 		if err != nil {
 			return err
 		}
-		inner, state, err := s.handshake(upgraded, &s.inner)
+		inner, state, err := s.handshake(upgraded, s.inner)
 		if err != nil {
 			return err
 		}
@@ -150,7 +155,7 @@ func (s *server) unwrap(raw net.Conn, config *tls.Config, serve func(net.Conn) e
 		if _, err := conn.Write([]byte{'S'}); err != nil {
 			return err
 		}
-		inner, _, err := s.handshake(conn, &s.inner)
+		inner, _, err := s.handshake(conn, s.inner)
 		if err != nil {
 			return err
 		}
