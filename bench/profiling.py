@@ -12,7 +12,7 @@ first; `own` is the time in the function itself, without what it calls, so the c
 `calls` is how often it is called for each unit: a function that is called more than a few times for
 a round trip, or more than once for a batch of bytes, is where to look first. cProfile slows Python
 code down two to three times and C code not at all: compare lines of Python with each other, believe
-the counts, and take absolute times from the head or from perf. `<…>` are functions in C: sockets,
+the counts, and take absolute times from the head or from perf. `poll` is mostly waiting. `<…>` are functions in C: sockets,
 epoll, the binding to OpenSSL; what is left beside them is Python's share.
 """
 
@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,7 +34,7 @@ from comparison.certificates import write_files
 from comparison.figures import MB, RUNS, Reply, Run
 from comparison.measure import Standing, free_port
 from comparison.processes import BenchError, Running, launch
-from comparison.programs import Conversation, Programs, Upstream, build, running_upstream
+from comparison.programs import Conversation, Programs, build, running_upstream
 from comparison.rows import ROWS, Row, Site, dbproxy
 from rich.console import Console
 from rich.table import Table
@@ -43,6 +43,8 @@ DEFAULT_RUNS: Final = ("bulk-up-1", "bulk-down-1", "rt-64-32", "connect-8-resume
 TOOLS: Final = ("cprofile", "perf", "py-spy")
 PROFILED: Final = Path(__file__).with_name("profiled.py")
 WRITE_TIMEOUT: Final = 10.0
+LIBRARIES: Final = 8
+"""How many of them perf shows."""
 SHORTEN: Final = 2
 """Parts of a path that are shown."""
 
@@ -134,11 +136,10 @@ def profile(subject: Subject, programs: Programs, console: Console) -> None:
         with running_upstream(programs, files) as upstream:
             upstream.set_tickets(on=subject.run.tickets)
             site = Site(directory, free_port(), upstream.ping, files, programs)
-            plain = Observer()
-            measured = observe(subject, site, upstream, plain)
+            measured = observe(subject, site, Observer())
             console.print(f"Without a profiler: {measured.head}.")
             observer = OBSERVERS[subject.tool](directory, subject.lines)
-            profiled = observe(subject, replace(site, port=free_port()), upstream, observer)
+            profiled = observe(subject, replace(site, port=free_port()), observer)
             console.print(observer.report(profiled))
 
 
@@ -161,9 +162,8 @@ class Observer:
         return ""
 
 
-def observe(subject: Subject, site: Site, upstream: Upstream, observer: Observer) -> Measured:
+def observe(subject: Subject, site: Site, observer: Observer) -> Measured:
     """One run under observation."""
-    del upstream
     row = row_for(subject.options)
     assert row.command is not None
     proxy = launch(
@@ -182,7 +182,7 @@ def observe(subject: Subject, site: Site, upstream: Upstream, observer: Observer
             reply = load.ask("")
             used = proxy.cpu_seconds() - before
             observer.end(proxy)
-        return units_of(reply, used)
+        return units_of(subject.run, reply, used)
     finally:
         proxy.stop()
 
@@ -194,10 +194,11 @@ def row_for(options: tuple[str, ...]) -> Row:
     return replace(row, command=dbproxy(*options))
 
 
-def units_of(reply: Reply, used: float) -> Measured:
+def units_of(run: Run, reply: Reply, used: float) -> Measured:
     """What the units of a run are."""
     if "count" in reply:
-        return Measured(reply["count"], "round trip or connection", reply["seconds"], used)
+        unit = "connection" if run.command == "connect" else "round trip"
+        return Measured(reply["count"], unit, reply["seconds"], used)
     return Measured(reply["bytes"] / MB, "megabyte", reply["seconds"], used)
 
 
@@ -224,35 +225,48 @@ class CProfile(Observer):
             time.sleep(0.05)
 
     def report(self, measured: Measured) -> Table:
-        stats = pstats.Stats(str(self._file)).get_stats_profile().func_profiles
-        functions = sorted(
-            (
-                (
-                    entry.tottime,
-                    entry.cumtime,
-                    int(str(entry.ncalls).partition("/")[0]),
-                    name,
-                    entry,
-                )
-                for name, entry in stats.items()
-            ),
-            key=lambda item: -item[0],
-        )
-        total = sum(own for own, *_ in functions)
+        functions = sorted(functions_in(self._file), key=lambda one: -one.own)
+        total = sum(one.own for one in functions)
         table = Table(title=f"cProfile: {measured.head}", title_justify="left")
         for heading in ("own, µs", "own, %", "with callees, µs", "calls"):
             table.add_column(heading, justify="right")
         table.add_column("function")
-        for own, cumulative, calls, name, entry in functions[: self._lines]:
-            each = 1e6 / measured.units
+        for one in functions[: self._lines]:
             table.add_row(
-                f"{own * each:,.1f}",
-                f"{100 * own / total:.1f}",
-                f"{cumulative * each:,.1f}",
-                f"{calls / measured.units:,.2f}",
-                where(name, entry.file_name, entry.line_number),
+                f"{1e6 * one.own / measured.units:,.1f}",
+                f"{100 * one.own / total:.1f}",
+                f"{1e6 * one.cumulative / measured.units:,.1f}",
+                f"{one.calls / measured.units:,.2f}",
+                one.where,
             )
         return table
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function in a profile.
+
+    Attributes:
+        where: Its name, and for Python code the end of its path: `relay/pump.py:71 carry`.
+        calls: How often it was called.
+        own: Seconds in itself.
+        cumulative: Seconds in itself and all that it called.
+    """
+
+    where: str
+    calls: int
+    own: float
+    cumulative: float
+
+
+def functions_in(file: Path) -> Iterator[Function]:
+    """The functions in a file of cProfile."""
+    # Not get_stats_profile(): it knows one function of each name only.
+    entries: dict[tuple[str, int, str], tuple[int, int, float, float, object]]
+    entries = vars(pstats.Stats(str(file)))["stats"]
+    for (path, line, name), (_, calls, own, cumulative, _) in entries.items():
+        shown = name if path == "~" else f"{'/'.join(Path(path).parts[-SHORTEN:])}:{line} {name}"
+        yield Function(shown, calls, own, cumulative)
 
 
 class Sampler(Observer):
@@ -291,10 +305,19 @@ class Perf(Sampler):
         return ("perf", "record", "--quiet", "-p", str(pid), "-o", self._file)
 
     def report(self, measured: Measured) -> str:
-        command = ["perf", "report", "--stdio", "--sort", "dso,symbol", "-i", str(self._file)]
+        return "\n".join(
+            [
+                f"perf: {measured.head}",
+                *self._report("overhead,dso")[:LIBRARIES],
+                "",
+                *self._report("overhead,dso,symbol")[: self._lines],
+            ]
+        )
+
+    def _report(self, fields: str) -> list[str]:
+        command = ["perf", "report", "--stdio", "--fields", fields, "-i", str(self._file)]
         said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-        lines = [line for line in said.splitlines() if line.strip() and not line.startswith("#")]
-        return "\n".join([f"perf: {measured.head}", *lines[: self._lines]])
+        return [line for line in said.splitlines() if line.strip() and not line.startswith("#")]
 
 
 class PySpy(Sampler):
@@ -316,13 +339,6 @@ class PySpy(Sampler):
 
 
 OBSERVERS: Final = {"cprofile": CProfile, "perf": Perf, "py-spy": PySpy}
-
-
-def where(name: str, file: str, line: int) -> str:
-    """A function with the end of its path: `relay/pump.py:71 carry`."""
-    if file == "~":
-        return name
-    return f"{'/'.join(Path(file).parts[-SHORTEN:])}:{line} {name}"
 
 
 if __name__ == "__main__":
