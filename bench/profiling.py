@@ -12,8 +12,8 @@ first; `own` is the time in the function itself, without what it calls, so the c
 `calls` is how often it is called for each unit: a function that is called more than a few times for
 a round trip, or more than once for a batch of bytes, is where to look first. cProfile slows Python
 code down two to three times and C code not at all: compare lines of Python with each other, believe
-the counts, and take absolute times from the head or from perf. `poll` is mostly waiting. `<…>` are functions in C: sockets,
-epoll, the binding to OpenSSL; what is left beside them is Python's share.
+the counts, and take absolute times from the head or from perf. `<…>` are functions in C: sockets,
+epoll (`poll` is mostly waiting), the binding to OpenSSL; what is left is Python's share.
 """
 
 import argparse
