@@ -102,7 +102,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--from", dest="source", type=Path, metavar="FILE", help="show results, measure nothing"
     )
     parser.add_argument("--write-docs", action="store_true", help="write docs/performance.md")
-    return parser.parse_args(arguments)
+    parsed = parser.parse_args(arguments)
+    if parsed.quick and parsed.write_docs:
+        parser.error("the figures of --quick mean nothing and do not belong in the documentation")
+    return parsed
 
 
 def list_names(console: Console) -> None:

@@ -18,7 +18,10 @@ def show(results: Results, console: Console) -> None:
     for run, title in results.runs.items():
         if results.metrics_of(run):
             console.print(run_table(results, run, title))
-    console.print(bars_table(list(judge(results.samples, results.peers))))
+    if results.quick:
+        console.print("A quick run: it all works, and the figures mean nothing.", style="bold")
+    else:
+        console.print(bars_table(list(judge(results.samples, results.peers))))
     for failure in results.failures:
         console.print(f"Failed: {failure}", style="red", markup=False)
     for note in results.notes:

@@ -143,11 +143,25 @@ def test_the_page_links_every_chart_that_there_is(results: Results, tmp_path: Pa
 
 def test_a_quick_run_says_that_its_figures_mean_nothing(results: Results) -> None:
     results.quick = True
+    console = Console(width=160)
+    with console.capture() as capture:
+        show(results, console)
+    assert "the figures mean nothing" in capture.get()
+    assert "Bars" not in capture.get()
     assert "Its figures mean nothing" in pages(results)[PAGE]
 
 
+def test_what_failed_is_named_on_the_terminal_and_on_the_page(results: Results) -> None:
+    results.failures.append("nginx, bulk: the payload is damaged after 5 bytes\nlog")
+    console = Console(width=160)
+    with console.capture() as capture:
+        show(results, console)
+    assert "Failed: nginx, bulk: the payload is damaged" in capture.get()
+    assert "- nginx, bulk: the payload is damaged after 5 bytes log\n" in pages(results)[PAGE]
+
+
 def test_the_terminal_shows_every_run_and_every_bar(results: Results) -> None:
-    console = Console(width=160, record=True, quiet=False)
+    console = Console(width=160)
     with console.capture() as capture:
         show(results, console)
     said = capture.get()
