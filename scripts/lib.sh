@@ -41,15 +41,16 @@ usable_venv() {
 
 # prepare EXTRA: .venv exists, with dbproxy (editable) and what the extra needs.
 prepare() {
-    local stamp state
+    local extra state
     usable_venv || make_venv
     state="$PWD $(cksum <pyproject.toml)"
-    for stamp in .venv/.dbproxy-dev ".venv/.dbproxy-$1"; do # what dev needs includes the rest
-        [ "$(cat "$stamp" 2>/dev/null)" != "$state" ] || return 0
+    for extra in bench dev "$1"; do # each of these includes those after it
+        [ "$(cat ".venv/.dbproxy-$extra" 2>/dev/null)" != "$state" ] || return 0
+        [ "$extra" != "$1" ] || break
     done
     say "Installing dbproxy[$1] into .venv (only when pyproject.toml changes)"
     quietly .venv/bin/python -m pip install --disable-pip-version-check --no-input --quiet --editable ".[$1]"
-    printf '%s\n' "$state" >"$stamp"
+    printf '%s\n' "$state" >".venv/.dbproxy-$1"
 }
 
 # provide_psql: psql is on the PATH. Where none is installed it is the embedded PostgreSQL's, with the

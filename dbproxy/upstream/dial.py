@@ -269,11 +269,12 @@ class UpstreamDialer:
 
 def _with_discovery_problem(error: UpstreamError, route: UpstreamRoute) -> UpstreamError:
     """The error, and why the address is only what was configured, if that may be the cause."""
-    if route.discovery_problem is None or error.code in _STAYS:
+    problem = route.discovery_problem
+    if problem in (None, error.message) or error.code in _STAYS:
         return error
     return UpstreamError(
         error.code,
-        f"{error.message}; before that, {route.discovery_problem}",
+        f"{error.message}; before that, {problem}",
         next_step=error.next_step,
         prospect=error.prospect,
     )

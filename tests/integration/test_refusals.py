@@ -487,7 +487,10 @@ async def test_a_server_without_alpn_is_named(
     files = save(lab.authority.issue_web_certificate(), tmp_path / "web")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(files["sslcert"], files["sslkey"])
-    async with server(b"", context) as address, proxy_in(mode, proxy=address) as proxy:
+    async with (
+        server(b"", context) as address,
+        proxy_in(mode, proxy=address, connection_upgrade="never", no_discovery=True) as proxy,
+    ):
         reason = (
             f"the server at {address} completed the TLS handshake but chose none of the ALPN"
             " protocols teleport-postgres-ping, teleport-postgres"

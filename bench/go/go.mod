@@ -1,0 +1,3 @@
+module dbproxy/bench
+
+go 1.24
