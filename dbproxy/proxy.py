@@ -124,28 +124,32 @@ class DatabaseProxy:
 
         Closes the listener in any case.
         """
-        # Two nurseries, so that accepting can end while connections go on.
         handler = prepared.handler
         try:
             with self._serving:
-                async with trio.open_nursery() as connections:
-                    with self._accepting:
-                        async with trio.open_nursery() as background:
-                            background.start_soon(self._keep_fresh, prepared)
-                            background.start_soon(handler.liveness.run)
-                            await accept_connections(
-                                prepared.listener,
-                                handler.handle,
-                                connections,
-                                self._events.publish,
-                            )
-                    await trio.aclose_forcefully(prepared.listener)
-                    self._drain(handler)
+                async with trio.open_nursery() as machinery:
+                    machinery.start_soon(handler.bridge.relays.run)
+                    machinery.start_soon(handler.liveness.run)
+                    await self._serve_connections(prepared)
+                    machinery.cancel_scope.cancel()
         finally:
             prepared.listener.socket.close()
             if isinstance(prepared.address, UnixAddress):
                 prepared.address.path.unlink(missing_ok=True)
         self._events.publish(Stopped(ended_early=handler.ended_early))
+
+    async def _serve_connections(self, prepared: Prepared) -> None:
+        # Two nurseries, so that accepting can end while connections go on.
+        handler = prepared.handler
+        async with trio.open_nursery() as connections:
+            with self._accepting:
+                async with trio.open_nursery() as background:
+                    background.start_soon(self._keep_fresh, prepared)
+                    await accept_connections(
+                        prepared.listener, handler.handle, connections, self._events.publish
+                    )
+            await trio.aclose_forcefully(prepared.listener)
+            self._drain(handler)
 
     async def _keep_fresh(self, prepared: Prepared) -> None:
         await watch(

@@ -23,7 +23,7 @@ from dbproxy.events import ClosedBy, Event, UpstreamConnected, UpstreamRetried
 from dbproxy.identity import Identity, IdentityStore
 from dbproxy.layers import LayerError
 from dbproxy.protocols import Carry, DatabaseProtocol, UpstreamGreeting
-from dbproxy.relay import FirstFlight, Liveness, Relay, RelayEnd
+from dbproxy.relay import FirstFlight, Liveness, RelayEnd, RelayEngine
 from dbproxy.upstream import (
     Attempts,
     Retry,
@@ -43,6 +43,7 @@ class Bridge:
         protocol: The database protocol.
         store: The identity.
         dialer: Reaches the Teleport Proxy.
+        relays: Moves the bytes.
         liveness: Looks after the upstream's connections.
         publish: Gets the events of each attempt.
         handshake_timeout: Seconds for the upstream to answer what dbproxy itself asks.
@@ -53,6 +54,7 @@ class Bridge:
     protocol: DatabaseProtocol
     store: IdentityStore
     dialer: UpstreamDialer
+    relays: RelayEngine
     liveness: Liveness
     publish: Callable[[Event], None]
     handshake_timeout: float
@@ -122,7 +124,9 @@ class Bridge:
     ) -> RelayEnd:
         if carry.greeting is not None:
             await self._greet(upstream, carry.greeting)
-        progress.relay = Relay(client.stream, upstream.stream, flight, upstream.remember)
+        progress.relay = self.relays.relay(
+            client.stream, upstream.stream, flight, upstream.remember
+        )
         end = await progress.relay.run()
         if carry.reply_expected and not end.upstream_spoke and end.closed_by is ClosedBy.UPSTREAM:
             raise explain_early_end(upstream.address, end.upstream_error or end.error)

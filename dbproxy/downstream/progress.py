@@ -6,7 +6,7 @@ from typing import Final
 
 from dbproxy.errors import Code
 from dbproxy.events import ClosedBy, ConnectionRecord
-from dbproxy.relay import Relay
+from dbproxy.relay import AnyRelay
 from dbproxy.settings import Mode
 
 __all__ = ["STOPPED", "Progress"]
@@ -28,7 +28,7 @@ class Progress:
     generation: int = 0
     attempts: int = 0
     upstream: str = ""
-    relay: Relay | None = None
+    relay: AnyRelay | None = None
     user: str | None = None
     database: str | None = None
     closed_by: ClosedBy = ClosedBy.DBPROXY

@@ -11,13 +11,15 @@ A frame is never assembled: its bytes are handed on as they come, so a length of
 nothing.
 """
 
+from struct import Struct
 from typing import Final
 
 from dbproxy.layers.base import ByteData, Layer, LayerError, TruncatedError
 
 __all__ = ["PingError", "PingLayer"]
 
-_HEADER_SIZE: Final = 4
+_HEADER: Final = Struct(">I")
+_HEADER_SIZE: Final = _HEADER.size
 _MAX_PAYLOAD: Final = 2**32 - 1
 
 
@@ -54,27 +56,37 @@ class PingLayer(Layer):
         if self._payload_left >= len(view):  # the usual case inside a large frame: no copying apart
             self._payload_left -= len(view)
             return bytes(view)
-        return b"".join(self._payloads(view))
+        pieces = self.regions(view, 0, len(view))
+        return b"".join([view[start:end] for start, end in pieces])
 
-    def _payloads(self, view: memoryview) -> list[memoryview]:
-        payloads = []
-        position, end = 0, len(view)
+    def regions(self, view: memoryview, start: int, end: int) -> list[tuple[int, int]]:
+        """As `receive`, without copying: which parts of `view`, from `start` to `end`, are payload.
+
+        In front of each part but the first there is the header of its frame.
+        """
+        parts = []
+        position = start
         while position < end:
             if self._payload_left:
-                taken = min(self._payload_left, end - position)
-                payloads.append(view[position : position + taken])
-                self._payload_left -= taken
-                position += taken
+                stop = min(position + self._payload_left, end)
+                parts.append((position, stop))
+                self._payload_left -= stop - position
+                position = stop
+            elif end - position >= _HEADER_SIZE and not self._header:
+                (self._payload_left,) = _HEADER.unpack_from(view, position)
+                self.pings_received += not self._payload_left
+                position += _HEADER_SIZE
             else:
-                position += self._take_header(view[position : position + _HEADER_SIZE])
-        return payloads
+                position += self._take_header(view[position:end])
+        return parts
 
     def _take_header(self, view: memoryview) -> int:
+        """A header that is cut somewhere."""
         taken = min(_HEADER_SIZE - len(self._header), len(view))
         self._header += view[:taken]
         if len(self._header) == _HEADER_SIZE:
-            self._payload_left = int.from_bytes(self._header, "big")
-            self.pings_received += self._payload_left == 0
+            (self._payload_left,) = _HEADER.unpack(self._header)
+            self.pings_received += not self._payload_left
             self._header.clear()
         return taken
 
@@ -88,8 +100,13 @@ class PingLayer(Layer):
             return  # a frame without payload would be a ping
         if len(view) > _MAX_PAYLOAD:
             raise PingError("more bytes at once than a ping frame can carry")
-        self._outgoing.append(len(view).to_bytes(_HEADER_SIZE, "big"))
+        self._outgoing.append(_HEADER.pack(len(view)))
         self._outgoing.append(bytes(view))
+
+    def send_framed(self, buffer: memoryview, start: int, end: int) -> int:
+        """Put the header into the four bytes before `start`; returns where the frame begins."""
+        _HEADER.pack_into(buffer, start - _HEADER_SIZE, end - start)
+        return start - _HEADER_SIZE
 
     def send_eof(self) -> None:
         """Do nothing: framing has no end mark; the layer below announces the end."""

@@ -4,6 +4,8 @@ The first layer is the one at the wire. TLS in TLS, or ping framing in TLS, is a
 connection through an HTTP balancer is ping framing in TLS in WebSocket frames in TLS.
 """
 
+from collections.abc import Iterator
+
 from dbproxy.layers.base import ByteData, Layer
 
 __all__ = ["LayerStack"]
@@ -16,6 +18,10 @@ class LayerStack(Layer):
         self._layers = list(layers)
         self._passing: list[bytes] = []
         self._ended = False
+
+    def __iter__(self) -> Iterator[Layer]:
+        """The layers, from the wire up."""
+        return iter(self._layers)
 
     def push(self, layer: Layer) -> None:
         """Put `layer` on top, nearest to the application; the caller starts it."""

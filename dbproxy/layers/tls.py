@@ -19,6 +19,7 @@ from typing import Final
 from OpenSSL import SSL
 
 from dbproxy.layers.base import ByteData, Layer, LayerError, TruncatedError
+from dbproxy.layers.openssl import Records, Scratch
 
 __all__ = ["TLSError", "TLSLayer"]
 
@@ -62,6 +63,7 @@ class TLSLayer(Layer):
         self._handshaking = True
         self._ended = False
         self._failure: TLSError | None = None
+        self._records: Records | None = None
         self.heard = b""
         """The first bytes that the peer sent, at most `HEARD_SIZE` of them: what does it speak?"""
 
@@ -125,6 +127,37 @@ class TLSLayer(Layer):
             failure = _tls_error(error, during_handshake=False)
             failure.__cause__ = error
         return records, failure
+
+    def open_records(self, wire: Scratch, size: int, plain: Scratch, start: int) -> int:
+        """As `receive`, on buffers: decrypted bytes go to `plain` from `start` on.
+
+        Returns:
+            Where they end.
+
+        Raises:
+            TLSError: As `receive`.
+        """
+        if self._failure is not None:
+            raise self._failure
+        end, result = self.records.open(wire, size, plain, start)
+        if not self.records.wants_more(result):
+            more, self._failure = self._read_records()  # what has ended it says so again
+            assert not more  # noqa: S101 - `open` has read all
+            if end == start and self._failure is not None:
+                raise self._failure
+        return end
+
+    def seal_records(self, plain: Scratch, start: int, end: int) -> None:
+        """As `send`, from a buffer."""
+        if self.records.seal(plain, start, end) <= 0:
+            self.send(plain.view[start:end])  # fails again, in words
+
+    @property
+    def records(self) -> Records:
+        """The connection's records, for who moves many of them."""
+        if self._records is None:
+            self._records = Records(self._connection)
+        return self._records
 
     def receive_eof(self) -> None:
         if self._failure is not None:

@@ -1,5 +1,6 @@
 """The hot path: streams with layers, and moving bytes between two of them."""
 
+from dbproxy.relay.engine import AnyRelay, RelayEngine
 from dbproxy.relay.first_flight import FirstFlight
 from dbproxy.relay.keepalive import keep_alive
 from dbproxy.relay.liveness import Liveness
@@ -8,12 +9,14 @@ from dbproxy.relay.silence import PingWatch, SilenceError
 from dbproxy.relay.stream import LayeredStream
 
 __all__ = [
+    "AnyRelay",
     "FirstFlight",
     "LayeredStream",
     "Liveness",
     "PingWatch",
     "Relay",
     "RelayEnd",
+    "RelayEngine",
     "SilenceError",
     "keep_alive",
 ]

@@ -107,6 +107,16 @@ class LayeredStream(trio.abc.HalfCloseableStream):
         """Put back what was received and belongs to whatever comes next, such as a new layer."""
         self._received = bytes(data) + self._received
 
+    def take_received(self) -> bytes:
+        """The bytes that have been received and not handed out; without waiting."""
+        received, self._received = self._received, b""
+        return received
+
+    def lend(self) -> tuple[trio.SocketStream, LayerStack]:
+        """Socket and layers, for who moves bytes without this class until the connection ends."""
+        assert isinstance(self.transport, trio.SocketStream)  # noqa: S101 - the caller has looked
+        return self.transport, self._layers
+
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return the next bytes; `b""` when the peer has ended its direction."""
         with self._receiving.hold():

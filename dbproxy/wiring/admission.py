@@ -14,7 +14,7 @@ from dbproxy.downstream import (
 from dbproxy.events import Subscriber
 from dbproxy.identity import IdentityStore
 from dbproxy.protocols import DatabaseProtocol
-from dbproxy.relay import Liveness
+from dbproxy.relay import Liveness, RelayEngine
 from dbproxy.settings import Mode, Settings
 from dbproxy.upstream import UpstreamDialer
 
@@ -54,6 +54,7 @@ def make_handler(
         protocol=protocol,
         store=store,
         dialer=dialer,
+        relays=RelayEngine(),
         liveness=liveness,
         publish=publish,
         handshake_timeout=settings.handshake_timeout,

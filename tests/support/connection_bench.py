@@ -22,7 +22,7 @@ from dbproxy.events import (
 from dbproxy.identity import Identity, IdentityStore
 from dbproxy.layers import TLSError
 from dbproxy.protocols import DatabaseProtocol, protocol_named
-from dbproxy.relay import LayeredStream, Liveness
+from dbproxy.relay import LayeredStream, Liveness, RelayEngine
 from dbproxy.settings import Mode
 from dbproxy.upstream import (
     ConfiguredAddress,
@@ -147,6 +147,7 @@ def bench_maker(store: IdentityStore) -> MakeBench:
                 protocol=POSTGRES,
                 store=store,
                 dialer=dialer,
+                relays=RelayEngine(),
                 liveness=Liveness(),
                 publish=events.append,
                 handshake_timeout=3,

@@ -1,0 +1,91 @@
+"""The few OpenSSL calls of the hot path, on buffers that are used again and again.
+
+pyOpenSSL's methods allocate a buffer for each call and copy out of it; with many records that is
+most of the time. What is called here is what these methods call, on the same connections.
+
+`Connection._ssl`, `_into_ssl` and `_from_ssl` are pyOpenSSL's own names; they are used nowhere
+else, and a test says when they change.
+"""
+
+from typing import Any, Final
+
+from cryptography.hazmat.bindings.openssl.binding import Binding
+from OpenSSL import SSL
+
+__all__ = ["Records", "Scratch"]
+
+_lib: Final[Any] = Binding.lib
+_ffi: Final[Any] = Binding.ffi
+
+
+class Scratch:
+    """A buffer that both Python and OpenSSL see.
+
+    Args:
+        size: In bytes.
+    """
+
+    __slots__ = ("pointer", "size", "view")
+
+    def __init__(self, size: int) -> None:
+        memory = bytearray(size)
+        self.size = size
+        self.view = memoryview(memory)
+        self.pointer: Any = _ffi.from_buffer("char[]", memory)
+
+
+class Records:
+    """Moves bytes in and out of a connection without a socket whose handshake is over.
+
+    Args:
+        connection: Made without a socket.
+    """
+
+    __slots__ = ("_from", "_into", "_ssl")
+
+    def __init__(self, connection: SSL.Connection) -> None:
+        self._ssl: Any = connection._ssl  # noqa: SLF001 - see above
+        self._into: Any = connection._into_ssl  # noqa: SLF001
+        self._from: Any = connection._from_ssl  # noqa: SLF001
+        # A write takes all records at once: the BIO behind it has no limit.
+        _lib.SSL_clear_mode(self._ssl, _lib.SSL_MODE_ENABLE_PARTIAL_WRITE)
+        _lib.SSL_set_mode(self._ssl, _lib.SSL_MODE_RELEASE_BUFFERS)
+
+    def open(self, wire: Scratch, size: int, plain: Scratch, start: int) -> tuple[int, int]:
+        """Decrypt what comes with `size` bytes from the wire.
+
+        Args:
+            wire: What was received.
+            size: How much of it counts.
+            plain: Where the decrypted bytes go; must have room for all of them and one record.
+            start: From where on.
+
+        Returns:
+            Where they end, and OpenSSL's result that ended the reading.
+        """
+        _lib.BIO_write(self._into, wire.pointer, size)
+        read, ssl, pointer, room, position = (
+            _lib.SSL_read,
+            self._ssl,
+            plain.pointer,
+            plain.size,
+            start,
+        )
+        while (taken := read(ssl, pointer + position, room - position)) > 0:
+            position += taken
+        return position, taken
+
+    def wants_more(self, result: int) -> bool:
+        """Whether reading has ended with `result` just because all has been read."""
+        wanted: bool = _lib.SSL_get_error(self._ssl, result) == _lib.SSL_ERROR_WANT_READ
+        return wanted
+
+    def seal(self, plain: Scratch, start: int, end: int) -> int:
+        """Encrypt bytes; returns OpenSSL's result, more than 0 when all is well."""
+        sealed: int = _lib.SSL_write(self._ssl, plain.pointer + start, end - start)
+        return sealed
+
+    def take(self, wire: Scratch) -> int:
+        """Put what waits for the wire into `wire`; returns how much, 0 when there is nothing."""
+        taken: int = _lib.BIO_read(self._from, wire.pointer, wire.size)
+        return max(taken, 0)

@@ -1,0 +1,287 @@
+"""The two ends of a relayed connection, for the reactor: sockets that never wait.
+
+An end reads what its socket has, through the layers, into buffers that all connections of a
+reactor share, and writes what the other end has read. What the socket does not take is kept, and
+then nothing more is read for it. So a connection needs memory only for bytes that somebody does not
+take.
+
+There are three kinds, for speed: no layers; TLS with or without ping framing, on OpenSSL's own
+buffers; and any other stack of layers, such as TLS in WebSocket frames in TLS.
+
+What has been read is told as *regions* of the shared buffer of plain bytes: pairs of positions. In
+front of each region are four bytes that count no more, so that a frame's header fits there.
+"""
+
+import os
+import socket
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+import trio
+
+from dbproxy.layers import LayerStack, PingLayer, TLSLayer
+from dbproxy.layers.openssl import Scratch
+
+__all__ = ["HEADROOM", "READ_SIZE", "Buffers", "End", "EndOfStream", "Regions", "make_end"]
+
+READ_SIZE: Final = 256 * 1024
+"""Bytes asked of a socket at once: many TLS records per system call."""
+HEADROOM: Final = 4
+"""Bytes in front of what was read, for the header of a ping frame."""
+_SLACK: Final = 64 * 1024
+"""For records that were incomplete before, and for what TLS adds to what is sent."""
+_MANY: Final = 64
+"""Regions from which on it is cheaper to copy them together; the system takes 1,024 at most."""
+
+Regions: TypeAlias = Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Buffers:
+    """What all connections of a reactor share: in use between two system calls only."""
+
+    wire: Scratch = field(default_factory=lambda: Scratch(READ_SIZE))
+    plain: Scratch = field(default_factory=lambda: Scratch(HEADROOM + READ_SIZE + _SLACK))
+    out: Scratch = field(default_factory=lambda: Scratch(READ_SIZE + _SLACK))
+
+
+class EndOfStream(Exception):
+    """The peer has ended its direction, as the layers allow it."""
+
+
+class End(ABC):
+    """One side of a connection.
+
+    Args:
+        transport: The socket.
+        layers: What is on it; their handshakes are over.
+        buffers: The reactor's.
+
+    Attributes:
+        descriptor: The socket's.
+        readable: Whether there may be something to read: since the last event, no read has come
+            back with less than was asked for.
+        hung_up: Whether the peer has ended its direction already: then reading goes on to the end.
+        unsent: What the socket has not taken.
+    """
+
+    __slots__ = (
+        "_buffers",
+        "_layers",
+        "_transport",
+        "descriptor",
+        "hung_up",
+        "readable",
+        "unsent",
+    )
+
+    def __init__(self, transport: trio.SocketStream, layers: LayerStack, buffers: Buffers) -> None:
+        self.descriptor = transport.socket.fileno()
+        self.readable = True
+        self.hung_up = False
+        self.unsent = b""
+        self._transport = transport
+        self._layers = layers
+        self._buffers = buffers
+
+    @abstractmethod
+    def read(self) -> Regions:
+        """What has come, in the shared buffer of plain bytes; good until any end reads again.
+
+        Empty when nothing came out of the layers, or nothing was there.
+
+        Raises:
+            EndOfStream: The end, and a good one.
+            LayerError: The peer broke the rules of a layer.
+            OSError: The connection failed.
+        """
+
+    @abstractmethod
+    def write(self, regions: Regions) -> None:
+        """Send them; what the socket does not take is kept in `unsent`.
+
+        Raises:
+            LayerError: A layer failed.
+            OSError: The connection failed.
+        """
+
+    def flush(self) -> bool:
+        """Send what was kept; returns whether nothing is kept now.
+
+        Raises:
+            OSError: The connection failed.
+        """
+        if self.unsent:
+            unsent, self.unsent = self.unsent, b""
+            self._push(memoryview(unsent))
+        return not self.unsent
+
+    def end(self) -> None:
+        """Say that no more bytes will come: in-band where there are layers.
+
+        Raises:
+            LayerError: A layer failed.
+            OSError: The connection failed.
+        """
+        if self._layers.announces_end:
+            self._layers.send_eof()
+            self._push_own_word()
+        else:
+            self._transport.socket.shutdown(socket.SHUT_WR)
+
+    def _receive_into(self, scratch: Scratch, start: int) -> int:
+        """One system call; 0 means that there is nothing."""
+        try:
+            size = os.readv(self.descriptor, [scratch.view[start : start + READ_SIZE]])
+        except BlockingIOError:
+            self.readable = False
+            return 0
+        if not size:
+            self._layers.receive_eof()
+            raise EndOfStream
+        if size < READ_SIZE and not self.hung_up:
+            self.readable = False  # a further byte, or the end, is a new event
+        return size
+
+    def _check_not_ended(self) -> None:
+        if self._layers.ended:
+            self._layers.receive_eof()
+            raise EndOfStream
+
+    def _push(self, data: memoryview) -> None:
+        try:
+            sent = os.write(self.descriptor, data)
+        except BlockingIOError:
+            sent = 0
+        if sent < len(data):
+            self.unsent += data[sent:]
+
+    def _push_own_word(self) -> None:
+        """Send what the layers have made, behind what was kept."""
+        if word := self._layers.outgoing():
+            if self.unsent:
+                self.unsent += word
+            else:
+                self._push(memoryview(word))
+
+
+class _PlainEnd(End):
+    """No layers: bytes are what they are."""
+
+    __slots__ = ()
+
+    def read(self) -> Regions:
+        size = self._receive_into(self._buffers.plain, HEADROOM)
+        return ((HEADROOM, HEADROOM + size),) if size else ()
+
+    def write(self, regions: Regions) -> None:
+        view = self._buffers.plain.view
+        if len(regions) == 1:
+            ((start, end),) = regions
+            self._push(view[start:end])
+            return
+        pieces = [view[start:end] for start, end in regions]
+        if len(pieces) > _MANY:
+            self._push(memoryview(b"".join(pieces)))
+            return
+        try:
+            sent = os.writev(self.descriptor, pieces)
+        except BlockingIOError:
+            sent = 0
+        if sent < sum(map(len, pieces)):
+            self.unsent = b"".join(pieces)[sent:]
+
+
+class _TLSEnd(End):
+    """TLS, with or without ping framing, on OpenSSL's buffers."""
+
+    __slots__ = ("_ping", "_tls")
+
+    def __init__(
+        self,
+        transport: trio.SocketStream,
+        layers: LayerStack,
+        buffers: Buffers,
+        tls: TLSLayer,
+        ping: PingLayer | None,
+    ) -> None:
+        super().__init__(transport, layers, buffers)
+        self._tls = tls
+        self._ping = ping
+
+    def read(self) -> Regions:
+        self._check_not_ended()
+        buffers = self._buffers
+        size = self._receive_into(buffers.wire, 0)
+        if not size:
+            return ()
+        plain = buffers.plain
+        try:
+            end = self._tls.open_records(buffers.wire, size, plain, HEADROOM)
+        finally:
+            self._push_records()  # a key update is answered, a broken record is told about
+        if self._tls.ended:
+            self.readable = True  # no event tells of it
+        if end == HEADROOM:
+            return ()
+        if self._ping is None:
+            return ((HEADROOM, end),)
+        return self._ping.regions(plain.view, HEADROOM, end)
+
+    def write(self, regions: Regions) -> None:
+        plain, ping = self._buffers.plain, self._ping
+        for start, end in regions:
+            begin = start if ping is None else ping.send_framed(plain.view, start, end)
+            self._tls.seal_records(plain, begin, end)
+        self._push_records()
+
+    def _push_records(self) -> None:
+        out = self._buffers.out
+        while size := self._tls.records.take(out):
+            if self.unsent:
+                self.unsent += out.view[:size]
+            else:
+                self._push(out.view[:size])
+
+
+class _LayeredEnd(End):
+    """Any stack of layers."""
+
+    __slots__ = ()
+
+    def read(self) -> Regions:
+        self._check_not_ended()
+        wire, plain = self._buffers.wire, self._buffers.plain
+        size = self._receive_into(wire, 0)
+        if not size:
+            return ()
+        try:
+            payload = self._layers.receive(wire.view[:size])
+        finally:
+            self._push_own_word()
+        if self._layers.ended:
+            self.readable = True  # no event tells of it
+        if not payload:
+            return ()
+        end = HEADROOM + len(payload)
+        plain.view[HEADROOM:end] = payload
+        return ((HEADROOM, end),)
+
+    def write(self, regions: Regions) -> None:
+        for start, end in regions:
+            self._layers.send(self._buffers.plain.view[start:end])
+        self._push_own_word()
+
+
+def make_end(transport: trio.SocketStream, layers: LayerStack, buffers: Buffers) -> End:
+    """The kind of end that fits the layers."""
+    match tuple(layers):
+        case ():
+            return _PlainEnd(transport, layers, buffers)
+        case (TLSLayer() as tls,):
+            return _TLSEnd(transport, layers, buffers, tls, None)
+        case (TLSLayer() as tls, PingLayer() as ping):
+            return _TLSEnd(transport, layers, buffers, tls, ping)
+    return _LayeredEnd(transport, layers, buffers)

@@ -1,0 +1,52 @@
+"""Which relay is used: the one on the reactor where the system has epoll, else the plain one."""
+
+import select
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+import trio
+
+from dbproxy.relay.fast import FastRelay
+from dbproxy.relay.first_flight import FirstFlight
+from dbproxy.relay.pump import Relay
+from dbproxy.relay.reactor import Reactor
+from dbproxy.relay.stream import LayeredStream
+
+__all__ = ["AnyRelay", "RelayEngine"]
+
+HAS_EPOLL: Final = hasattr(select, "epoll")
+
+AnyRelay: TypeAlias = Relay | FastRelay
+
+
+class RelayEngine:
+    """Makes the relays of one proxy, and drives them.
+
+    Args:
+        fast: Whether to use the reactor; by default where the system can.
+    """
+
+    def __init__(self, *, fast: bool = HAS_EPOLL) -> None:
+        self._reactor = Reactor() if fast else None
+
+    def relay(
+        self,
+        client: LayeredStream,
+        upstream: LayeredStream,
+        first_flight: FirstFlight,
+        answered: Callable[[], None],
+    ) -> AnyRelay:
+        """A relay between two streams whose handshakes are over; the arguments are `Relay`'s."""
+        on_sockets = all(
+            isinstance(stream.transport, trio.SocketStream) for stream in (client, upstream)
+        )
+        if self._reactor is None or not on_sockets:
+            return Relay(client, upstream, first_flight, answered)
+        return FastRelay(self._reactor, client, upstream, first_flight, answered)
+
+    async def run(self) -> None:
+        """Drive the relays, until cancelled."""
+        if self._reactor is None:
+            await trio.sleep_forever()
+        else:
+            await self._reactor.run()

@@ -1,0 +1,116 @@
+"""Many sockets in one task: an edge-triggered epoll inside of trio's own loop.
+
+Problem: with a task for each direction, a small message costs two system calls of trio's to
+register and unregister the socket, and a task switch; that is more than all the work on the message
+itself.
+
+Choice: sockets are registered once, edge-triggered, with an epoll of our own. One task waits for
+that epoll's descriptor, which is readable when any of the sockets has an event, and then gives each
+connection with something to do one turn after the other. A turn is bounded, so that a bulk stream
+starves nobody, and so is the time until other tasks of trio's get theirs.
+
+A turn must not wait and must not raise. What one leaves undone it asks another turn for.
+
+Tested in `tests/unit/relay/test_reactor.py`.
+"""
+
+import select
+from collections import deque
+from time import perf_counter
+from typing import Final, NoReturn, Protocol
+
+import trio
+
+from dbproxy.relay.ends import Buffers
+
+__all__ = ["HANGUP_EVENTS", "READ_EVENTS", "WRITE_EVENTS", "Reactor", "Turn", "Watcher"]
+
+SLICE: Final = 0.001
+"""Seconds after which trio's other tasks get their turn: it is what they may be late by."""
+_MOST_EVENTS: Final = 256
+
+WRITE_EVENTS: Final = select.EPOLLOUT
+HANGUP_EVENTS: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+READ_EVENTS: Final = select.EPOLLIN | HANGUP_EVENTS
+_ALL_EVENTS: Final = READ_EVENTS | WRITE_EVENTS | select.EPOLLET
+
+
+class Watcher(Protocol):
+    """Wants to know what happens to a socket."""
+
+    def __call__(self, events: int) -> None:
+        """Take note of `EPOLLIN` and so on, and ask for the turns that follow from them."""
+
+
+class Turn(Protocol):
+    """Something that can do a piece of work."""
+
+    def __call__(self) -> bool:
+        """Do it, without waiting; returns whether there is more to do at once."""
+
+
+class Reactor:
+    """Gives turns to connections whose sockets are ready.
+
+    Attributes:
+        buffers: What the connections share.
+    """
+
+    def __init__(self) -> None:
+        self.buffers = Buffers()
+        self._epoll: select.epoll | None = None
+        self._watchers: dict[int, Watcher] = {}
+        self._turns: deque[Turn] = deque()
+
+    def watch(self, descriptor: int, watcher: Watcher) -> None:
+        """Tell `watcher` about the socket from now on; its present state is told as well."""
+        self._opened().register(descriptor, _ALL_EVENTS)
+        self._watchers[descriptor] = watcher
+
+    def forget(self, descriptor: int) -> None:
+        """Tell nobody about the socket any more; it must still be open."""
+        if self._watchers.pop(descriptor, None) is not None:
+            self._opened().unregister(descriptor)
+
+    def ask(self, turn: Turn) -> None:
+        """Give `turn` a turn soon; the caller sees to it that it waits for one turn at most."""
+        self._turns.append(turn)
+
+    async def run(self) -> NoReturn:
+        """Give turns until cancelled."""
+        epoll = self._opened()
+        try:
+            while True:
+                self._note_events(epoll)
+                if self._turns:
+                    await self._work(epoll)
+                else:
+                    await trio.lowlevel.wait_readable(epoll.fileno())
+        finally:
+            epoll.close()
+
+    def _opened(self) -> select.epoll:
+        if self._epoll is None:
+            self._epoll = select.epoll()
+        return self._epoll
+
+    async def _work(self, epoll: select.epoll) -> None:
+        """Give turns, with a look for new events between one round and the next, for a while."""
+        until = perf_counter() + SLICE
+        turns = self._turns
+        while turns:
+            for _ in range(len(turns)):
+                turn = turns.popleft()
+                if turn():
+                    turns.append(turn)
+            if perf_counter() > until:
+                break
+            self._note_events(epoll)
+        await trio.lowlevel.checkpoint()
+
+    def _note_events(self, epoll: select.epoll) -> None:
+        watchers = self._watchers
+        for descriptor, events in epoll.poll(0, _MOST_EVENTS):
+            watcher = watchers.get(descriptor)
+            if watcher is not None:
+                watcher(events)
