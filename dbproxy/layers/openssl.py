@@ -86,6 +86,6 @@ class Records:
         return sealed
 
     def take(self, wire: Scratch) -> int:
-        """Put what waits for the wire into `wire`; returns how much, 0 when there is nothing."""
+        """Put what waits for the wire into `wire`; returns how much, less than 1 for nothing."""
         taken: int = _lib.BIO_read(self._from, wire.pointer, wire.size)
-        return max(taken, 0)
+        return taken

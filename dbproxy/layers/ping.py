@@ -64,6 +64,10 @@ class PingLayer(Layer):
 
         In front of each part but the first there is the header of its frame.
         """
+        if not self._payload_left and not self._header and end - start > _HEADER_SIZE:
+            (size,) = _HEADER.unpack_from(view, start)
+            if size == end - start - _HEADER_SIZE:  # one whole frame, as small messages are
+                return [(start + _HEADER_SIZE, end)]
         parts = []
         position = start
         while position < end:

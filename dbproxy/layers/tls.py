@@ -139,8 +139,9 @@ class TLSLayer(Layer):
         """
         if self._failure is not None:
             raise self._failure
-        end, result = self.records.open(wire, size, plain, start)
-        if not self.records.wants_more(result):
+        records = self._records or self.records
+        end, result = records.open(wire, size, plain, start)
+        if not records.wants_more(result):
             more, self._failure = self._read_records()  # what has ended it says so again
             assert not more  # noqa: S101 - `open` has read all
             if end == start and self._failure is not None:
@@ -149,7 +150,7 @@ class TLSLayer(Layer):
 
     def seal_records(self, plain: Scratch, start: int, end: int) -> None:
         """As `send`, from a buffer."""
-        if self.records.seal(plain, start, end) <= 0:
+        if (self._records or self.records).seal(plain, start, end) <= 0:
             self.send(plain.view[start:end])  # fails again, in words
 
     @property

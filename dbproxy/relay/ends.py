@@ -38,13 +38,27 @@ _MANY: Final = 64
 Regions: TypeAlias = Sequence[tuple[int, int]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Buffers:
-    """What all connections of a reactor share: in use between two system calls only."""
+    """What all connections of a reactor share: in use between two system calls only.
+
+    Attributes:
+        wire: What has been received and is to go through layers.
+        plain: What has come out of them.
+        out: What is to be sent.
+        into_wire: Where to receive the former, as `os.readv` wants it.
+        into_plain: Where to receive what goes through no layers.
+    """
 
     wire: Scratch = field(default_factory=lambda: Scratch(READ_SIZE))
     plain: Scratch = field(default_factory=lambda: Scratch(HEADROOM + READ_SIZE + _SLACK))
     out: Scratch = field(default_factory=lambda: Scratch(READ_SIZE + _SLACK))
+    into_wire: Sequence[memoryview] = field(init=False)
+    into_plain: Sequence[memoryview] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.into_wire = [self.wire.view]
+        self.into_plain = [self.plain.view[HEADROOM : HEADROOM + READ_SIZE]]
 
 
 class EndOfStream(Exception):
@@ -131,10 +145,10 @@ class End(ABC):
         else:
             self._transport.socket.shutdown(socket.SHUT_WR)
 
-    def _receive_into(self, scratch: Scratch, start: int) -> int:
+    def _receive_into(self, places: Sequence[memoryview]) -> int:
         """One system call; 0 means that there is nothing."""
         try:
-            size = os.readv(self.descriptor, [scratch.view[start : start + READ_SIZE]])
+            size = os.readv(self.descriptor, places)
         except BlockingIOError:
             self.readable = False
             return 0
@@ -173,7 +187,7 @@ class _PlainEnd(End):
     __slots__ = ()
 
     def read(self) -> Regions:
-        size = self._receive_into(self._buffers.plain, HEADROOM)
+        size = self._receive_into(self._buffers.into_plain)
         return ((HEADROOM, HEADROOM + size),) if size else ()
 
     def write(self, regions: Regions) -> None:
@@ -212,23 +226,23 @@ class _TLSEnd(End):
         self._ping = ping
 
     def read(self) -> Regions:
-        self._check_not_ended()
-        buffers = self._buffers
-        size = self._receive_into(buffers.wire, 0)
+        tls, buffers = self._tls, self._buffers
+        if tls.ended:
+            self._check_not_ended()
+        size = self._receive_into(buffers.into_wire)
         if not size:
             return ()
-        plain = buffers.plain
         try:
-            end = self._tls.open_records(buffers.wire, size, plain, HEADROOM)
+            end = tls.open_records(buffers.wire, size, buffers.plain, HEADROOM)
         finally:
             self._push_records()  # a key update is answered, a broken record is told about
-        if self._tls.ended:
+        if tls.ended:
             self.readable = True  # no event tells of it
         if end == HEADROOM:
             return ()
         if self._ping is None:
             return ((HEADROOM, end),)
-        return self._ping.regions(plain.view, HEADROOM, end)
+        return self._ping.regions(buffers.plain.view, HEADROOM, end)
 
     def write(self, regions: Regions) -> None:
         plain, ping = self._buffers.plain, self._ping
@@ -239,7 +253,8 @@ class _TLSEnd(End):
 
     def _push_records(self) -> None:
         out = self._buffers.out
-        while size := self._tls.records.take(out):
+        size = out.size
+        while size == out.size and (size := self._tls.records.take(out)) > 0:
             if self.unsent:
                 self.unsent += out.view[:size]
             else:
@@ -254,7 +269,7 @@ class _LayeredEnd(End):
     def read(self) -> Regions:
         self._check_not_ended()
         wire, plain = self._buffers.wire, self._buffers.plain
-        size = self._receive_into(wire, 0)
+        size = self._receive_into(self._buffers.into_wire)
         if not size:
             return ()
         try:

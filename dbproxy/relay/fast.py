@@ -30,22 +30,20 @@ LOOKS: Final = 3
 
 
 class _Direction:
-    """Carries from one end to the other, in turns.
+    """From one end to the other.
 
     Attributes:
+        source: Where bytes come from.
+        sink: Where they go.
         ready: What must be sent before anything is read.
         waiting: Whether it waits for a turn.
         closing: Whether nothing more is read, and only what was kept is still sent.
         ended: Whether it has nothing more to do.
     """
 
-    __slots__ = ("_reactor", "_turn", "closing", "ended", "ready", "sink", "source", "waiting")
+    __slots__ = ("closing", "ended", "ready", "sink", "source", "waiting")
 
-    def __init__(
-        self, reactor: Reactor, source: End, sink: End, ready: bytes, turn: Callable[[], bool]
-    ) -> None:
-        self._reactor = reactor
-        self._turn = turn
+    def __init__(self, source: End, sink: End, ready: bytes) -> None:
         self.source = source
         self.sink = sink
         self.ready = ready
@@ -53,22 +51,9 @@ class _Direction:
         self.closing = False
         self.ended = False
 
-    def ask(self) -> None:
-        """Ask for a turn, unless it has been asked for."""
-        if not (self.waiting or self.ended):
-            self.waiting = True
-            self._reactor.ask(self.take_turn)
-
     def can_go_on(self) -> bool:
         """Whether there may be more to read, and the other end has taken everything so far."""
         return self.source.readable and not self.sink.unsent
-
-    def take_turn(self) -> bool:
-        """A turn, from the reactor."""
-        if self.ended or not self._turn():
-            self.waiting = False
-            return False
-        return True
 
 
 class FastRelay:
@@ -121,14 +106,13 @@ class FastRelay:
         said = self._client_stream.take_received()
         first = self._first_flight.data + said
         self._first_flight.note(said)
-        self._up = _Direction(reactor, client, upstream, first, self._turn_up)
-        self._down = _Direction(
-            reactor, upstream, client, self._upstream_stream.take_received(), self._turn_down
-        )
+        self._up = _Direction(client, upstream, first)
+        self._down = _Direction(upstream, client, self._upstream_stream.take_received())
         reactor.watch(client.descriptor, self._client_event)
         reactor.watch(upstream.descriptor, self._upstream_event)
-        self._up.ask()
-        self._down.ask()
+        reactor.ask(self._go_up)
+        reactor.ask(self._go_down)
+        self._up.waiting = self._down.waiting = True
         try:
             await self._wait()
         finally:
@@ -162,36 +146,49 @@ class FastRelay:
                 self._note_upstream_failure(SilenceError(patience))
 
     def _client_event(self, events: int) -> None:
+        up, down = self._up, self._down
         if events & READ_EVENTS:
-            source = self._up.source
-            source.readable = True
+            up.source.readable = True
             if events & HANGUP_EVENTS:
-                source.hung_up = True
-            self._up.ask()
-        if events & WRITE_EVENTS and self._down.sink.unsent:
-            self._down.ask()
+                up.source.hung_up = True
+            self._start_up()
+        if events & WRITE_EVENTS and down.sink.unsent:
+            self._start_down()
 
     def _upstream_event(self, events: int) -> None:
+        up, down = self._up, self._down
         if events & READ_EVENTS:
-            source = self._down.source
-            source.readable = True
+            down.source.readable = True
             if events & HANGUP_EVENTS:
-                source.hung_up = True
-            self._down.ask()
-        if events & WRITE_EVENTS and self._up.sink.unsent:
-            self._up.ask()
+                down.source.hung_up = True
+            self._start_down()
+        if events & WRITE_EVENTS and up.sink.unsent:
+            self._start_up()
 
-    def _turn_up(self) -> bool:
-        """Client to upstream."""
+    def _start_up(self) -> None:
+        """Do a piece of work now, and the rest in turns."""
+        if not self._up.waiting and self._go_up():
+            self._up.waiting = True
+            self._reactor.ask(self._go_up)
+
+    def _start_down(self) -> None:
+        """Likewise."""
+        if not self._down.waiting and self._go_down():
+            self._down.waiting = True
+            self._reactor.ask(self._go_down)
+
+    def _go_up(self) -> bool:
+        """A turn of client to upstream; returns whether another one is needed."""
+        up = self._up
         try:
-            return self._carry_up()
+            up.waiting = not up.ended and self._carry_up()
         except Exception as bug:  # noqa: BLE001 - raised in `run`; the reactor serves others, too
             self._fail(bug)
-            return False
+        return up.waiting
 
     def _carry_up(self) -> bool:
         up = self._up
-        if self._upstream_listens and not self._flush_upstream():
+        if up.sink.unsent and not self._flush_upstream():
             return not self._upstream_listens
         if up.closing:
             self._close(up)
@@ -205,7 +202,6 @@ class FastRelay:
             regions = up.source.read()
         except EndOfStream:
             self._note_end(ClosedBy.CLIENT, None)
-            self._client_ended = True
             self._end_up()
             return False
         except (OSError, LayerError) as error:
@@ -238,7 +234,7 @@ class FastRelay:
         except (OSError, LayerError) as error:
             self._note_deaf_upstream(error)
         else:
-            self.bytes_up += sum(end - start for start, end in regions)
+            self.bytes_up += _size(regions)
 
     def _note_deaf_upstream(self, error: OSError | LayerError) -> None:
         self._upstream_listens = False
@@ -263,18 +259,19 @@ class FastRelay:
         if alone or (self._up.ended and self._down.ended):
             self._finish()
 
-    def _turn_down(self) -> bool:
-        """Upstream to client."""
+    def _go_down(self) -> bool:
+        """A turn of upstream to client; returns whether another one is needed."""
+        down = self._down
         try:
-            return self._carry_down()
+            down.waiting = not down.ended and self._carry_down()
         except Exception as bug:  # noqa: BLE001 - raised in `run`; the reactor serves others, too
             self._fail(bug)
-            return False
+        return down.waiting
 
     def _carry_down(self) -> bool:
         down = self._down
         try:
-            if not down.sink.flush():
+            if down.sink.unsent and not down.sink.flush():
                 return False
             if down.closing:
                 self._close(down)
@@ -312,7 +309,7 @@ class FastRelay:
             self._first_flight.close()
             self._answered()
         self._down.sink.write(regions)
-        self.bytes_down += sum(end - start for start, end in regions)
+        self.bytes_down += _size(regions)
 
     def _lose_client(self, error: OSError | LayerError) -> bool:
         self._note_end(ClosedBy.CLIENT, _translated(error))
@@ -351,6 +348,13 @@ class FastRelay:
         self._up.ended = self._down.ended = True
         self._over = True
         self._wake.set()
+
+
+def _size(regions: Regions) -> int:
+    size = 0
+    for start, end in regions:
+        size += end - start
+    return size
 
 
 def _load(reactor: Reactor, direction: _Direction) -> Regions:

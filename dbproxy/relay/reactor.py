@@ -16,8 +16,9 @@ Tested in `tests/unit/relay/test_reactor.py`.
 
 import select
 from collections import deque
+from collections.abc import Callable
 from time import perf_counter
-from typing import Final, NoReturn, Protocol
+from typing import Final, NoReturn, TypeAlias
 
 import trio
 
@@ -35,18 +36,13 @@ READ_EVENTS: Final = select.EPOLLIN | HANGUP_EVENTS
 _ALL_EVENTS: Final = READ_EVENTS | WRITE_EVENTS | select.EPOLLET
 
 
-class Watcher(Protocol):
-    """Wants to know what happens to a socket."""
+Watcher: TypeAlias = Callable[[int], None]
+"""Is told what happens to a socket (`EPOLLIN` and so on), and does a piece of the work at once.
 
-    def __call__(self, events: int) -> None:
-        """Take note of `EPOLLIN` and so on, and ask for the turns that follow from them."""
+It must not wait and must not raise, and asks for a turn for what is left to do."""
 
-
-class Turn(Protocol):
-    """Something that can do a piece of work."""
-
-    def __call__(self) -> bool:
-        """Do it, without waiting; returns whether there is more to do at once."""
+Turn: TypeAlias = Callable[[], bool]
+"""Does a piece of work, without waiting or raising; returns whether there is more to do."""
 
 
 class Reactor:

@@ -73,12 +73,14 @@ func main() {
 		ClientAuth:   tls.RequireAndVerifyClientCert,
 		MinVersion:   tls.VersionTLS13,
 	}, append(both, "postgresql"))
+	// What a Teleport Proxy knows besides: by it clients tell whether a balancer stands between.
+	others := []string{"teleport-reversetunnel"}
 	addresses := map[string]string{
-		"ping":  s.listen(config, both, s.command),
-		"plain": s.listen(config, both[1:], s.command),
+		"ping":  s.listen(config, append(both, others...), s.command),
+		"plain": s.listen(config, append(both[1:], others...), s.command),
 	}
 	if *forward != "" {
-		addresses["forward"] = s.listen(config, both, s.database)
+		addresses["forward"] = s.listen(config, append(both, others...), s.database)
 	}
 	answer(addresses)
 	s.control()
