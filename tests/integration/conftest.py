@@ -1,10 +1,12 @@
 """The whole chain for each test: a real client, dbproxy, the lab, a real PostgreSQL."""
 
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 from database_clients import Psql
+from odd_pieces import MEBIBYTE
 from running_proxy import Destination, ProxyIn, running_proxy
 
 from dbproxy import Mode
@@ -50,3 +52,9 @@ def proxy_in(lab: Lab, destination: Destination) -> ProxyIn:
 def psql() -> Psql:
     """The psql on the PATH. Without one the tests fail: the main job is to serve it."""
     return Psql.find()
+
+
+@pytest.fixture(scope="session")
+def blob() -> bytes:
+    """64 MiB that do not repeat."""
+    return random.Random(2).randbytes(64 * MEBIBYTE)

@@ -4,16 +4,15 @@ The handler takes the place of the Proxy's own, so that the bytes need not be Po
 """
 
 import gc
-import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from itertools import cycle
 from pathlib import Path
 
 import pytest
 import trio
 from data_client import data_connection, reset, take_first_message
 from lab_client import until
+from odd_pieces import MEBIBYTE, Stream, echo, in_odd_pieces, receive, send
 from running_proxy import PATIENCE, Destination, RunningProxy, every_mode, running_proxy
 from trio.testing import wait_all_tasks_blocked
 
@@ -22,23 +21,13 @@ from dbproxy.events import ClosedBy
 from dbproxy.lab import Lab, open_lab
 from dbproxy.lab.handshake import Handshake
 
-MEBIBYTE = 1024 * 1024
-ODD_SIZES = (1, 3, 16_383, 65_537, 16_385, 7, 262_143, 4, 99_991, 16_384, 1_048_577, 2, 32_769)
-"""Around the sizes of TLS records and of reads, and far from them."""
 RESETS = 40
 AT_ONCE = 8
 
-Stream = trio.abc.HalfCloseableStream
 Handler = Callable[[Stream, Handshake], Awaitable[None]]
 
 framings = pytest.mark.parametrize("framing", ["pings", "plain"])
 """Ping framing with a ping every few milliseconds in between, and no framing."""
-
-
-@pytest.fixture(scope="session")
-def blob() -> bytes:
-    """64 MiB that do not repeat."""
-    return random.Random(2).randbytes(64 * MEBIBYTE)
 
 
 @asynccontextmanager
@@ -65,37 +54,6 @@ async def served_by(
         lab.authority.trusted_user_cas = destination.lab.authority.trusted_user_cas
         async with running_proxy(mode, lab, destination.directory) as proxy:
             yield proxy, lab
-
-
-async def echo(stream: Stream, _facts: Handshake) -> None:
-    while data := await stream.receive_some():
-        await stream.send_all(data)
-    await stream.send_eof()
-
-
-def in_odd_pieces(data: bytes) -> Iterator[memoryview]:
-    view, position = memoryview(data), 0
-    for size in cycle(ODD_SIZES):
-        if position >= len(view):
-            return
-        yield view[position : position + size]
-        position += size
-
-
-async def send(stream: Stream, data: bytes) -> None:
-    """Send everything in odd pieces, then the end."""
-    for piece in in_odd_pieces(data):
-        await stream.send_all(piece)
-    await stream.send_eof()
-
-
-async def receive(stream: trio.abc.ReceiveStream, expected: bytes) -> None:
-    """Receive up to the end; every byte must be the expected one."""
-    position = 0
-    while data := await stream.receive_some():
-        assert expected[position : position + len(data)] == data, f"differs behind byte {position}"
-        position += len(data)
-    assert position == len(expected)
 
 
 @every_mode

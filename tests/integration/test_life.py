@@ -15,6 +15,7 @@ from database_clients import (
     in_thread,
     psycopg_connect,
     refused_psycopg,
+    select_one,
     until_asleep,
     with_psycopg,
 )
@@ -39,12 +40,6 @@ from dbproxy.events import (
 )
 from dbproxy.lab import Lab
 from dbproxy.lab.postgres import EmbeddedPostgres
-
-
-def select_one(connection: psycopg.Connection) -> int:
-    row = connection.execute("SELECT 1").fetchone()
-    assert row is not None
-    return int(row[0])
 
 
 def close(connection: psycopg.Connection) -> None:

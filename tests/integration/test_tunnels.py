@@ -12,7 +12,7 @@ import psycopg
 import pytest
 import trio
 import trio.testing
-from database_clients import in_thread
+from database_clients import in_thread, select_one
 from lab_client import until
 from running_proxy import PATIENCE
 
@@ -322,10 +322,6 @@ async def test_a_unix_socket_is_for_its_owner_and_goes_away_at_the_end(site: Sit
     assert not path.exists()
 
 
-def select_one(connection: psycopg.Connection) -> object:
-    return connection.execute("SELECT 1").fetchone()
-
-
 async def test_open_connections_of_every_tunnel_are_drained(site: Site) -> None:
     await site.renew()
     async with running_fleet(site, drain_timeout=PATIENCE) as tunnels:
@@ -335,7 +331,7 @@ async def test_open_connections_of_every_tunnel_are_drained(site: Site) -> None:
         await trio.testing.wait_all_tasks_blocked()
         for connection in connections:
             row = await in_thread(select_one, connection)
-            assert row == (1,)
+            assert row == 1
             connection.close()
     for name in ("one", "two"):
         assert [event.ended_early for event in tunnels.of(name, Stopped)] == [0]

@@ -124,6 +124,13 @@ async def with_psycopg(
     return await in_thread(work)
 
 
+def select_one(connection: psycopg.Connection) -> int:
+    """What a healthy connection answers: 1."""
+    row = connection.execute("SELECT 1").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
 def asyncpg_arguments(proxy: RunningProxy, **changes: Any) -> dict[str, Any]:
     """The arguments of `asyncpg.connect`; those of `ssl` are made from the files named."""
     parameters = proxy.parameters()
