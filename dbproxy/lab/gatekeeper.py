@@ -88,6 +88,8 @@ class Gatekeeper:
         rejection, encoded = self._rejection, stream.client_certificate
         if rejection is None or encoded is None or not self._concerns(rejection, encoded):
             return None
+        if stream.key_log != str(self._key_log):
+            return None  # the handshake began before the rejection
         self.rejected += 1
         if stream.version != "TLSv1.3":
             return plaintext_alert(rejection.alert)
@@ -100,8 +102,8 @@ class Gatekeeper:
 
     def _secret_of(self, client_random: bytes) -> bytes:
         lines = self._key_log.read_text().splitlines() if self._key_log is not None else []
+        beginning = f"{SERVER_TRAFFIC} {client_random.hex()} "
         for line in reversed(lines):
-            label, random, secret = line.split(" ")
-            if label == SERVER_TRAFFIC and random == client_random.hex():
-                return bytes.fromhex(secret)
+            if line.startswith(beginning):
+                return bytes.fromhex(line.removeprefix(beginning))
         raise LabError("the key log does not have this connection")

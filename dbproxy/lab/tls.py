@@ -48,6 +48,11 @@ class TLSServerStream(TLSStream):
         return self._tls.getpeercert(binary_form=True)
 
     @property
+    def key_log(self) -> str | None:
+        """Where this connection's secrets are, if they were logged."""
+        return self._tls.context.keylog_filename
+
+    @property
     def client_random(self) -> bytes:
         """The random of the ClientHello, which names this connection in key logs."""
         return self._hello[RANDOM_START:HELLO_START]
