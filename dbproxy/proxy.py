@@ -159,6 +159,7 @@ class DatabaseProxy:
         )
 
     def _drain(self, handler: ConnectionHandler) -> None:
+        handler.bridge.stop_waiting()
         grace = self._settings.drain_timeout
         self._events.publish(
             DrainingStarted(open_connections=handler.open_connections, grace=grace)

@@ -42,6 +42,8 @@ class Scope(Enum):
     """After `dbproxy db` and after `dbproxy start`."""
     DB = "db"
     """After `dbproxy db`."""
+    DOCTOR = "doctor"
+    """After `dbproxy doctor`."""
     ARGUMENT = "argument"
     """As the positional argument of `dbproxy db`."""
 
@@ -374,6 +376,15 @@ class Settings:
             kind=Kind.CHOICE,
             scope=Scope.SERVE,
             choices=("text", "json"),
+        ),
+    )
+    offline: bool = field(
+        default=False,
+        metadata=_option(
+            "--offline",
+            help="Check only what is on this host, and open no connection.",
+            kind=Kind.FLAG,
+            scope=Scope.DOCTOR,
         ),
     )
     connect_timeout: float = field(

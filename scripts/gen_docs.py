@@ -62,6 +62,7 @@ SCOPES: Final = {
     Scope.ARGUMENT: "The argument of `dbproxy db`",
     Scope.SERVE: "Options of `dbproxy db` and `dbproxy start`",
     Scope.DB: "More options of `dbproxy db`",
+    Scope.DOCTOR: "Options of `dbproxy doctor`",
 }
 
 

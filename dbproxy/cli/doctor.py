@@ -1,24 +1,27 @@
 """`dbproxy doctor`: is everything as it should be?"""
 
 import json
+import sys
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from dbproxy._version import __version__
 from dbproxy.cli.invocation import invocation_of
-from dbproxy.cli.options import lookup_options, settings_from
+from dbproxy.cli.options import LOOKUP, lookup_options, settings_from
 from dbproxy.cli.settings_command import SettingsCommand
+from dbproxy.settings import Scope, Settings
 
 if TYPE_CHECKING:
     from dbproxy.cli.console import Answer
-    from dbproxy.doctor import Report
+    from dbproxy.doctor import Evidence, Report, UpstreamEvidence
 
 __all__ = ["doctor", "show_outcomes"]
 
 HELP: Final = """\
-Check what `dbproxy db` with the same options needs: tbot's configuration and everything about
-the identity. No port and no connection is opened.
+Check what `dbproxy db` with the same options needs: tbot's configuration, everything about the
+identity, and the way to the Teleport Proxy, on which a few connections are opened. No session
+begins, and no port is opened; with --offline no connection either.
 
 Each check is ok, a warning or a failure. A warning or a failure says what was found, its code,
 and what to do next; `dbproxy explain CODE` tells more. Checks that another failure makes
@@ -32,6 +35,14 @@ Exit status:
 """
 
 
+WORDS: Final = {
+    **LOOKUP,
+    "tunnel": "Check for `dbproxy db --tunnel`.",
+    "terminate": "Check for `dbproxy db --terminate`.",
+    "connect_timeout": "How long each connection may take.",
+    "handshake_timeout": "How long each TLS handshake may take.",
+}
+
 STYLES: Final = {"ok": "green", "warning": "bold yellow", "failure": "bold red", "skipped": "dim"}
 VERDICT_WIDTH: Final = max(map(len, STYLES)) + 2
 
@@ -39,7 +50,7 @@ VERDICT_WIDTH: Final = max(map(len, STYLES)) + 2
 @click.command(
     cls=SettingsCommand,
     help=HELP,
-    params=lookup_options(),
+    params=lookup_options(Scope.DOCTOR, words=WORDS),
     short_help="Check that everything is as it should be.",
 )
 @click.pass_context
@@ -51,7 +62,8 @@ def doctor(context: click.Context, /, **_options: object) -> None:
     from dbproxy.doctor import examine, gather
     from dbproxy.identity.store import utc_now
 
-    report = examine(gather(settings, utc_now()))
+    evidence = gather(settings, utc_now())
+    report = examine(evidence, None if settings.offline else _look_upstream(settings, evidence))
     answer = Answer()
     if settings.format == "json":
         answer.line(json.dumps(_facts(report)))
@@ -60,6 +72,16 @@ def doctor(context: click.Context, /, **_options: object) -> None:
         answer.line()
         answer.line(_summary(report))
     context.exit(1 if report.failed else 0)
+
+
+def _look_upstream(settings: Settings, evidence: "Evidence") -> "UpstreamEvidence":
+    import trio
+
+    from dbproxy.doctor import look_upstream
+
+    if settings.format == "text" and sys.stderr.isatty():
+        click.echo("Looking at the way to the Teleport Proxy …", err=True)
+    return trio.run(look_upstream, settings, evidence.config, evidence.identity)
 
 
 def show_outcomes(answer: "Answer", report: "Report") -> None:

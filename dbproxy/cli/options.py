@@ -111,15 +111,21 @@ def settings_options(*scopes: Scope) -> list[click.Parameter]:
     ]
 
 
-def lookup_options() -> list[click.Parameter]:
-    """Parameters for a command that looks at the identity and opens no port."""
+def lookup_options(*more: Scope, words: Mapping[str, str] = LOOKUP) -> list[click.Parameter]:
+    """Parameters for a command that looks at the identity and opens no port.
+
+    Args:
+        more: Scopes of options that it has besides.
+        words: Of the options that serving has, those that it needs, in its own words.
+    """
     arguments = [_argument(name, option) for name, option, _ in options(Scope.ARGUMENT)]
     own = [
-        SettingOption(name, replace(option, help=LOOKUP[name]), default)
+        SettingOption(name, replace(option, help=words[name]), default)
         for name, option, default in options(*Scope)
-        if name in LOOKUP
+        if name in words
     ]
-    return [*arguments, *own, *(SettingOption(*declared) for declared in options(Scope.GLOBAL))]
+    everywhere = options(*more, Scope.GLOBAL)
+    return [*arguments, *own, *(SettingOption(*declared) for declared in everywhere)]
 
 
 def settings_from(context: click.Context, *, needs_config: bool = False) -> Settings:

@@ -14,13 +14,23 @@ from dbproxy.doctor.describe import (
     key_kind,
 )
 from dbproxy.doctor.evidence import Evidence, gather
-from dbproxy.doctor.examination import AREAS, Area, Outcome, Report, examine
+from dbproxy.doctor.examination import (
+    IDENTITY,
+    UPSTREAM,
+    Area,
+    Outcome,
+    Report,
+    examine,
+    outcomes_of,
+)
 from dbproxy.doctor.files import FileFacts, Reader
 from dbproxy.doctor.finding import Check, Finding, Verdict
+from dbproxy.doctor.upstream_evidence import UpstreamEvidence, look_upstream
 from dbproxy.doctor.words import route_in_words, subject_in_words
 
 __all__ = [
-    "AREAS",
+    "IDENTITY",
+    "UPSTREAM",
     "Area",
     "Check",
     "Evidence",
@@ -29,6 +39,7 @@ __all__ = [
     "Outcome",
     "Reader",
     "Report",
+    "UpstreamEvidence",
     "Verdict",
     "authorities",
     "describe",
@@ -38,6 +49,8 @@ __all__ = [
     "gather",
     "issuer",
     "key_kind",
+    "look_upstream",
+    "outcomes_of",
     "route_in_words",
     "subject_in_words",
 ]

@@ -1,18 +1,22 @@
 """Making every check, and what comes out of it."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Generic, TypeVar
 
 from dbproxy.doctor.evidence import Evidence
 from dbproxy.doctor.finding import Check, Finding, Verdict
 from dbproxy.doctor.identity_checks import IDENTITY_CHECKS
+from dbproxy.doctor.upstream_checks import UPSTREAM_CHECKS
+from dbproxy.doctor.upstream_evidence import UpstreamEvidence
 
-__all__ = ["AREAS", "Area", "Outcome", "Report", "examine"]
+__all__ = ["IDENTITY", "UPSTREAM", "Area", "Outcome", "Report", "examine", "outcomes_of"]
+
+
+Seen = TypeVar("Seen")
 
 
 @dataclass(frozen=True, slots=True)
-class Area:
+class Area(Generic[Seen]):
     """Checks that belong together.
 
     Attributes:
@@ -21,11 +25,12 @@ class Area:
     """
 
     name: str
-    checks: tuple[Check[Evidence], ...]
+    checks: tuple[Check[Seen], ...]
 
 
-AREAS: Final = (Area("identity", IDENTITY_CHECKS),)
-"""The registry: a new check goes into the tuple of its area, a new area in here."""
+IDENTITY: Final = Area("identity", IDENTITY_CHECKS)
+UPSTREAM: Final = Area("upstream", UPSTREAM_CHECKS)
+"""The registry: a new check goes into the tuple of its area."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,7 @@ class Outcome:
     """
 
     area: str
-    check: Check[Evidence]
+    check: Check[Any]
     finding: Finding
 
 
@@ -69,12 +74,14 @@ class Report:
         return sum(outcome.finding.verdict is verdict for outcome in self.outcomes)
 
 
-def examine(evidence: Evidence, areas: Iterable[Area] = AREAS) -> Report:
-    """Make every check of the areas."""
-    return Report(
-        tuple(
-            Outcome(area.name, check, check.judge(evidence))
-            for area in areas
-            for check in area.checks
-        )
-    )
+def examine(evidence: Evidence, upstream: UpstreamEvidence | None = None) -> Report:
+    """Make every check: of the identity, and of the way to Teleport if that was looked at."""
+    outcomes = outcomes_of(IDENTITY, evidence)
+    if upstream is not None:
+        outcomes += outcomes_of(UPSTREAM, upstream)
+    return Report(outcomes)
+
+
+def outcomes_of(area: Area[Seen], seen: Seen) -> tuple[Outcome, ...]:
+    """Make every check of an area."""
+    return tuple(Outcome(area.name, check, check.judge(seen)) for check in area.checks)

@@ -61,6 +61,11 @@ class Bridge:
     connect_grace: float
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     _rejections: dict[int, float] = field(default_factory=dict)
+    _stopping: trio.Event = field(default_factory=trio.Event)
+
+    def stop_waiting(self) -> None:
+        """Make no further attempt for anybody: clients that wait are told why at once."""
+        self._stopping.set()
 
     async def carry(self, client: Client, carry: Carry, progress: Progress) -> RelayEnd:
         """Relay between the client and the upstream until the end.
@@ -157,7 +162,7 @@ class Bridge:
         """Wait until the next attempt is due; returns False when there is none."""
         failed = attempts.made
         retry = attempts.after(error.prospect, trio.current_time())
-        if retry is None:
+        if retry is None or self._stopping.is_set():
             return False
         if retry.renewed:
             retry = Retry(self._wait_for_renewal(progress.generation, retry.pause), renewed=True)
@@ -171,12 +176,14 @@ class Bridge:
                 renewed=retry.renewed,
             )
         )
-        if not retry.renewed:
-            await trio.sleep(retry.pause)
-            return True
         with trio.move_on_after(retry.pause):
-            await self.store.newer_than(progress.generation)
-        return self.store.current.generation > progress.generation
+            if retry.renewed:
+                await self.store.newer_than(progress.generation)
+            else:
+                await self._stopping.wait()
+        if retry.renewed:
+            return self.store.current.generation > progress.generation
+        return not self._stopping.is_set()
 
     def _wait_for_renewal(self, generation: int, longest: float) -> float:
         """Seconds to wait for a newer identity, now that this generation has been rejected.

@@ -152,7 +152,7 @@ class UpstreamDialer:
         authenticate: bool,
     ) -> tuple[LayeredStream, list[SecureConnection], bool]:
         address = route.address
-        upgraded = await self.needs_upgrade(address)
+        upgraded = (await self.upgrade_need(address)).required
         if upgraded:
             layers = await self._dial_upgraded(address, protocol.alpn, identity, authenticate)
         else:
@@ -177,12 +177,12 @@ class UpstreamDialer:
             await stream.add_layer(ping)
             stream.patience = PingWatch(ping, trio.current_time)
 
-    async def needs_upgrade(self, address: ProxyAddress) -> bool:
-        """Whether connections to `address` need an upgrade: by settings, environment, or test."""
+    async def upgrade_need(self, address: ProxyAddress) -> UpgradeNeed:
+        """Whether connections to `address` need an upgrade: by setting, environment, or test."""
         chosen = upgrade_override(self._connection_upgrade, self._environ, address)
         if chosen is not None:
-            return chosen
-        return (await self._upgrades.need(address)).required
+            return UpgradeNeed(required=chosen, reason="is dialled as it was configured")
+        return await self._upgrades.need(address)
 
     async def _test_upgrade(self, address: ProxyAddress) -> UpgradeNeed:
         async def dial(alpn: Sequence[str]) -> str:

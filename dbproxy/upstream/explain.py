@@ -25,6 +25,7 @@ __all__ = [
     "explain_handshake_failure",
     "explain_loss",
     "not_teleport",
+    "reasons_of",
 ]
 
 _SHORTAGES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS}
@@ -62,13 +63,17 @@ def explain_connect_failure(
         peer: What is there.
         code: The problem, unless it is our own limit.
     """
-    causes = list(_leaves(error))
-    reasons = "; ".join(dict.fromkeys(_reason(cause) for cause in causes))
+    causes, reasons = list(_leaves(error)), reasons_of(error)
     if any(isinstance(cause, OSError) and cause.errno in _SHORTAGES for cause in causes):
         return UpstreamError(
             Code.TOO_MANY_FILES, f"cannot open a connection to the {peer} at {address}: {reasons}"
         )
     return UpstreamError(code, f"cannot connect to the {peer} at {address}: {reasons}")
+
+
+def reasons_of(error: OSError) -> str:
+    """Why a TCP connection could not be made, for all the addresses that were tried."""
+    return "; ".join(dict.fromkeys(_reason(cause) for cause in _leaves(error)))
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

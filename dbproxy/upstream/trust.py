@@ -100,6 +100,11 @@ class UpstreamTrust:
         self._generation = 0
         self._prepared: dict[tuple[_Kind, bool], _Prepared] = {}
 
+    @property
+    def extra_roots(self) -> Sequence[x509.Certificate]:
+        """The authorities that are trusted besides the system's and the identity's."""
+        return self._extra_roots()
+
     def connection(
         self, host: str, alpn: Sequence[str], identity: Identity, *, authenticate: bool
     ) -> tuple[ResumableConnection, ServerJudgement]:

@@ -5,7 +5,13 @@ from dbproxy.wiring.identity import find_identity
 from dbproxy.wiring.listener import check_listen_address, open_listener_for
 from dbproxy.wiring.proxy_address import proxy_address
 from dbproxy.wiring.started import Started, announce, describe_start
-from dbproxy.wiring.upstream import make_dialer, make_route_finder
+from dbproxy.wiring.upstream import (
+    make_dialer,
+    make_route_finder,
+    make_secure_dialer,
+    make_trust,
+    make_upstream_dialer,
+)
 
 __all__ = [
     "Started",
@@ -16,6 +22,9 @@ __all__ = [
     "make_dialer",
     "make_handler",
     "make_route_finder",
+    "make_secure_dialer",
+    "make_trust",
+    "make_upstream_dialer",
     "open_listener_for",
     "proxy_address",
     "server_certificate",

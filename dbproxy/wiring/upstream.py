@@ -1,7 +1,7 @@
 """The dialer: where the Teleport Proxy is, and what it is trusted by."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
@@ -28,7 +28,13 @@ from dbproxy.upstream import (
 from dbproxy.upstream.judgement import ServerJudgement
 from dbproxy.wiring.proxy_address import proxy_address
 
-__all__ = ["make_dialer", "make_route_finder"]
+__all__ = [
+    "make_dialer",
+    "make_route_finder",
+    "make_secure_dialer",
+    "make_trust",
+    "make_upstream_dialer",
+]
 
 _ANYBODY: Final = (
     "the certificate of the Teleport Proxy is not verified: anyone on the network path can pose as"
@@ -61,20 +67,39 @@ def make_dialer(
             outbound proxy cannot be understood.
         ConfigError: The configuration's address is none; `file-unusable`: that of `--proxy-ca`.
     """
-    configured = proxy_address(settings, config)
-    trust = _trust(settings, config, publish)
-    transport = Transport(environ, partial(_outbound_proxy_tls, trust))
-    transport.outbound_proxy(configured.preferred)  # what cannot be understood is told at start
-    secure = SecureDialer(
-        transport,
+    trust = make_trust(settings, config, publish)
+    secure = make_secure_dialer(settings, trust, environ)
+
+    def identity() -> Identity:
+        return store.current
+
+    dialer = make_upstream_dialer(settings, secure, identity, publish, config, environ)
+    secure.transport.outbound_proxy(proxy_address(settings, config).preferred)  # told at start
+    return dialer
+
+
+def make_secure_dialer(
+    settings: Settings, trust: UpstreamTrust, environ: Mapping[str, str]
+) -> SecureDialer:
+    """What makes TLS connections, through the outbound proxy that the variables name."""
+    return SecureDialer(
+        Transport(environ, partial(_outbound_proxy_tls, trust)),
         trust,
         connect_timeout=settings.connect_timeout,
         handshake_timeout=settings.handshake_timeout,
     )
 
-    def identity() -> Identity:
-        return store.current
 
+def make_upstream_dialer(
+    settings: Settings,
+    secure: SecureDialer,
+    identity: Callable[[], Identity],
+    publish: Subscriber,
+    config: TbotConfig | None,
+    environ: Mapping[str, str],
+) -> UpstreamDialer:
+    """What builds connections that carry the database protocol; raises as `make_dialer`."""
+    configured = proxy_address(settings, config)
     return UpstreamDialer(
         make_route_finder(settings, configured, WebFetcher(secure, identity), publish),
         secure,
@@ -90,7 +115,13 @@ def _outbound_proxy_tls(trust: UpstreamTrust, host: str) -> tuple[TLSLayer, Serv
     return TLSLayer(connection), judgement
 
 
-def _trust(settings: Settings, config: TbotConfig | None, publish: Subscriber) -> UpstreamTrust:
+def make_trust(settings: Settings, config: TbotConfig | None, publish: Subscriber) -> UpstreamTrust:
+    """Whom to trust; tells `publish` when that is anybody.
+
+    Raises:
+        UsageError: A pin or the server name makes no sense.
+        ConfigError: `file-unusable`: that of `--proxy-ca`.
+    """
     insecure = settings.insecure or (config is not None and config.insecure)
     if insecure:
         publish(

@@ -8,7 +8,7 @@ import shutil
 import struct
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,18 @@ def public(cluster: Cluster) -> Iterator[Path]:
         for path in directory.iterdir():
             path.chmod(0o600)
         yield directory
+
+
+@pytest.fixture
+def run(run: Run) -> Run:
+    """Without a look at the Teleport Proxy, which is nowhere to be reached here."""
+
+    def offline(
+        *arguments: str | Path, env: Mapping[str, str] | None = None, **how: Any
+    ) -> Outcome:
+        return run(*arguments, env={"DBPROXY_OFFLINE": "1", **(env or {})}, **how)
+
+    return offline
 
 
 def checks(outcome: Outcome) -> dict[str, dict[str, Any]]:

@@ -61,9 +61,13 @@ class Run(Protocol):
 
 
 def clean_environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's environment without what dbproxy or libpq look at, and `more`."""
+    """This process's environment without what dbproxy or libpq look at, and `more`.
+
+    A connection has one attempt unless `more` says otherwise: nobody comes back in these tests.
+    """
     kept = {name: value for name, value in os.environ.items() if not _FOREIGN.match(name)}
-    return kept | {"HOME": str(home)} | dict(more or {})
+    own = {"HOME": str(home), "DBPROXY_CONNECT_GRACE": "0"}
+    return kept | own | dict(more or {})
 
 
 def run_dbproxy(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
 import trio
 from loopback import TLSStream, open_server, tls_handler, wait_for_end
@@ -26,9 +26,10 @@ def open_ssh_server() -> AbstractAsyncContextManager[int]:
     """Sends an SSH banner at once, and complains about what is none."""
 
     async def serve(stream: trio.SocketStream) -> None:
-        await stream.send_all(SSH_BANNER)
-        await stream.receive_some()
-        await stream.send_all(b"Invalid SSH identification string.\r\n")
+        with suppress(trio.BrokenResourceError):
+            await stream.send_all(SSH_BANNER)
+            await stream.receive_some()
+            await stream.send_all(b"Invalid SSH identification string.\r\n")
 
     return open_server(serve)
 

@@ -117,6 +117,17 @@ class TestRestart:
             assert fields(await receive_all(far))["M"].endswith("[upstream-closed-early]")
         assert bench.record.attempts == 1
 
+    async def test_when_the_proxy_stops_nobody_waits_any_longer(
+        self, make_bench: MakeBench
+    ) -> None:
+        bench = make_bench(*[DOWN] * 50, connect_grace=3600)
+        async with bench.connection() as far:
+            await far.send_all(STARTUP)
+            await until(lambda: any(isinstance(event, UpstreamRetried) for event in bench.events))
+            bench.handler.bridge.stop_waiting()
+            assert fields(await receive_all(far))["M"].endswith("[upstream-unreachable]")
+        assert bench.record.outcome == "refused"
+
     async def test_a_client_that_is_cancelled_while_it_waits_leaves_nothing(
         self, make_bench: MakeBench
     ) -> None:
