@@ -1,0 +1,391 @@
+"""The rules of the relay on real sockets, for both engines and every stack of layers."""
+
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+import trio
+from lab_client import until
+from openssl_ends import client_layer, server_layer
+from stream_ends import receive_all, socket_pair
+from tls_peers import Credentials
+
+from dbproxy.events import ClosedBy
+from dbproxy.layers import Layer, PingLayer, TLSLayer, WebSocketLayer
+from dbproxy.layers.openssl import Records
+from dbproxy.relay import (
+    AnyRelay,
+    FirstFlight,
+    LayeredStream,
+    PingWatch,
+    RelayEnd,
+    RelayEngine,
+    SilenceError,
+)
+from dbproxy.relay.fast import FastRelay
+
+KIB = 1024
+MIB = 1024 * KIB
+PATIENCE = 20.0
+STACKS = ("plain", "tls", "tls-ping", "tls-websocket-tls-ping")
+
+every_engine = pytest.mark.parametrize("fast", [False, True], ids=["trio", "reactor"])
+every_stack = pytest.mark.parametrize("stack", STACKS)
+
+
+@dataclass
+class Bench:
+    """A relay in the background, and the far ends of its two sides.
+
+    Attributes:
+        client: The client's end.
+        database: The upstream's end, behind its layers.
+        transport: The socket under it.
+        answered: How often the relay told about a first byte.
+    """
+
+    relay: AnyRelay
+    client: trio.SocketStream
+    database: LayeredStream
+    transport: trio.SocketStream
+    flight: FirstFlight
+    answered: list[None] = field(default_factory=list)
+    ends: list[RelayEnd] = field(default_factory=list)
+
+    @property
+    def end(self) -> RelayEnd:
+        """How it ended; it must have."""
+        (end,) = self.ends
+        return end
+
+
+async def add_both(
+    near: LayeredStream, far: LayeredStream, make: Callable[[], tuple[Layer, Layer]]
+) -> None:
+    one, other = make()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(near.add_layer, one)
+        nursery.start_soon(far.add_layer, other)
+
+
+async def layered_pair(
+    stack: str, credentials: Credentials
+) -> tuple[LayeredStream, LayeredStream, trio.SocketStream]:
+    """Two connected ends with the layers of a way to Teleport."""
+    near, far = socket_pair()
+    upstream, database = LayeredStream(near), LayeredStream(far)
+    kinds: dict[str, Callable[[], tuple[Layer, Layer]]] = {
+        "tls": lambda: (client_layer(), server_layer(credentials)),
+        "websocket": lambda: (WebSocketLayer(), WebSocketLayer()),
+        "ping": lambda: (PingLayer(), PingLayer()),
+    }
+    for name in stack.split("-"):
+        if name in kinds:
+            await add_both(upstream, database, kinds[name])
+    return upstream, database, far
+
+
+@asynccontextmanager
+async def running(
+    fast: bool, stack: str, credentials: Credentials, first: bytes = b""
+) -> AsyncIterator[Bench]:
+    """A relay; at the end of the block it must have ended, or end by itself."""
+    near, client = socket_pair()
+    upstream, database, transport = await layered_pair(stack, credentials)
+    engine, flight = RelayEngine(fast=fast), FirstFlight(first)
+    answered: list[None] = []
+    client_stream = LayeredStream(near)
+    relay = engine.relay(client_stream, upstream, flight, lambda: answered.append(None))
+    assert isinstance(relay, FastRelay) is fast
+    bench = Bench(relay, client, database, transport, flight, answered)
+
+    async def keep_end() -> None:
+        bench.ends.append(await relay.run())
+
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as machinery, client, database, client_stream, upstream:
+            machinery.start_soon(engine.run)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(keep_end)
+                yield bench
+            machinery.cancel_scope.cancel()
+
+
+async def pour(stream: trio.abc.HalfCloseableStream, pieces: list[bytes]) -> None:
+    for piece in pieces:
+        await stream.send_all(piece)
+    await stream.send_eof()
+
+
+def cut(data: bytes, sizes: list[int]) -> list[bytes]:
+    pieces, position, turn = [], 0, 0
+    while position < len(data):
+        size = sizes[turn % len(sizes)]
+        pieces.append(data[position : position + size])
+        position, turn = position + size, turn + 1
+    return pieces
+
+
+@every_engine
+@every_stack
+@pytest.mark.parametrize(
+    ("size", "sizes"),
+    [
+        (4 * KIB, [1]),
+        (256 * KIB, list(range(1, 2040, 73))),
+        (3 * MIB, [262_145, 16_384, 7, 65_536]),
+    ],
+    ids=["byte-by-byte", "odd-sizes", "large"],
+)
+async def test_bytes_go_both_ways_at_once_whole_and_in_order(
+    fast: bool, stack: str, size: int, sizes: list[int], localhost: Credentials
+) -> None:
+    up, down = (random.Random(seed).randbytes(size) for seed in (1, 2))
+    received: dict[str, bytes] = {}
+
+    async def take(name: str, stream: trio.abc.HalfCloseableStream) -> None:
+        received[name] = await receive_all(stream)
+
+    async with (
+        running(fast, stack, localhost, b"first ") as bench,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(pour, bench.client, cut(up, sizes))
+        nursery.start_soon(pour, bench.database, cut(down, sizes))
+        nursery.start_soon(take, "up", bench.database)
+        nursery.start_soon(take, "down", bench.client)
+    assert received == {"up": b"first " + up, "down": down}
+    assert (bench.relay.bytes_up, bench.relay.bytes_down) == (size + 6, size)
+    assert len(bench.answered) == 1
+
+
+@every_engine
+@every_stack
+async def test_an_end_of_one_direction_leaves_the_other_open(
+    fast: bool, stack: str, localhost: Credentials
+) -> None:
+    async with running(fast, stack, localhost) as bench:
+        await bench.client.send_all(b"last question")
+        await bench.client.send_eof()
+        assert await receive_all(bench.database) == b"last question"
+        await bench.database.send_all(b"long answer")
+        assert await bench.client.receive_some() == b"long answer"
+        assert not bench.ends
+        await bench.database.send_eof()
+        assert await receive_all(bench.client) == b""
+    assert bench.end == RelayEnd(
+        ClosedBy.CLIENT, None, upstream_spoke=True, upstream_error=None, client_ended=True
+    )
+
+
+@every_engine
+@every_stack
+async def test_both_ends_may_close_at_once(fast: bool, stack: str, localhost: Credentials) -> None:
+    async with running(fast, stack, localhost) as bench:
+        await bench.database.send_all(b"hello")
+        assert await bench.client.receive_some() == b"hello"
+        await bench.client.send_eof()
+        await bench.database.send_eof()
+        assert await receive_all(bench.client) == b""
+        assert await receive_all(bench.database) == b""
+    assert bench.end.error is None
+
+
+@every_engine
+@every_stack
+async def test_what_was_said_is_kept_while_the_upstream_has_not_answered(
+    fast: bool, stack: str, localhost: Credentials
+) -> None:
+    async with running(fast, stack, localhost, b"startup ") as bench:
+        await bench.client.send_all(b"and more")
+        await until(lambda: bench.relay.bytes_up == 16)
+        await bench.database.aclose()
+    assert bench.end.closed_by is ClosedBy.UPSTREAM
+    assert not bench.end.upstream_spoke
+    assert bench.flight.replayable
+    assert bench.flight.data == b"startup and more"
+    assert bench.answered == []
+
+
+@every_engine
+@every_stack
+async def test_a_reset_by_the_upstream_ends_everything_and_is_told(
+    fast: bool, stack: str, localhost: Credentials
+) -> None:
+    async with running(fast, stack, localhost) as bench:
+        await bench.database.send_all(b"half")
+        assert await bench.client.receive_some() == b"half"
+        await bench.client.send_all(b"never read")
+        await until(lambda: bench.relay.bytes_up > 0)
+        await bench.transport.aclose()  # over unread bytes: a reset
+    assert bench.end.closed_by is ClosedBy.UPSTREAM
+    assert isinstance(bench.end.upstream_error, trio.BrokenResourceError)
+    assert not bench.end.client_ended
+
+
+@every_engine
+async def test_a_reset_by_the_client_ends_everything_and_is_told(
+    fast: bool, localhost: Credentials
+) -> None:
+    async with running(fast, "tls-ping", localhost) as bench:
+        await bench.database.send_all(b"never read")
+        await until(lambda: bench.relay.bytes_down > 0)
+        await bench.client.aclose()
+    assert bench.end.closed_by is ClosedBy.CLIENT
+    assert bench.end.client_ended
+
+
+@every_engine
+@every_stack
+async def test_who_does_not_read_slows_the_other_down_and_misses_nothing(
+    fast: bool, stack: str, localhost: Credentials
+) -> None:
+    data = random.Random(3).randbytes(8 * MIB)
+    sent = trio.Event()
+
+    async def send() -> None:
+        await bench.database.send_all(data)
+        sent.set()
+
+    async with running(fast, stack, localhost) as bench, trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        await trio.sleep(0.2)
+        assert not sent.is_set(), "somebody has taken eight megabytes in"
+        assert bench.relay.bytes_down < 4 * MIB
+        received = bytearray()
+        while len(received) < len(data):
+            received += await bench.client.receive_some()
+        assert received == data
+        await bench.client.aclose()
+        await bench.database.aclose()
+
+
+@every_engine
+@every_stack
+async def test_cancelling_it_closes_neither_stream(
+    fast: bool, stack: str, localhost: Credentials
+) -> None:
+    near, client = socket_pair()
+    upstream, database, _transport = await layered_pair(stack, localhost)
+    engine = RelayEngine(fast=fast)
+    stream = LayeredStream(near)
+    relay = engine.relay(stream, upstream, FirstFlight(), lambda: None)
+    async with trio.open_nursery() as machinery, client, database, stream, upstream:
+        machinery.start_soon(engine.run)
+        with trio.move_on_after(0.05) as scope:
+            await relay.run()
+        assert scope.cancelled_caught
+        await client.send_all(b"still here")
+        assert await stream.receive_some() == b"still here"
+        await upstream.send_all(b"so am I")
+        assert await database.receive_some() == b"so am I"
+        machinery.cancel_scope.cancel()
+
+
+@every_engine
+async def test_an_upstream_that_falls_silent_after_a_ping_is_given_up(
+    fast: bool, localhost: Credentials
+) -> None:
+    near, client = socket_pair()
+    upstream, database, _transport = await layered_pair("tls", localhost)
+    ping = PingLayer()
+    await upstream.add_layer(ping)
+    upstream.patience = PingWatch(ping, trio.current_time)
+    engine, stream = RelayEngine(fast=fast), LayeredStream(near)
+    relay = engine.relay(stream, upstream, FirstFlight(), lambda: None)
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as machinery, client, database, stream, upstream:
+            machinery.start_soon(engine.run)
+            machinery.start_soon(ping_once_and_stall, database)
+            end = await relay.run()
+            machinery.cancel_scope.cancel()
+    assert isinstance(end.upstream_error, SilenceError)
+    assert end.closed_by is ClosedBy.UPSTREAM
+
+
+async def ping_once_and_stall(database: LayeredStream) -> None:
+    await trio.sleep(0.1)
+    await database.send_all(bytes(4))
+
+
+async def test_a_bug_in_one_relay_leaves_the_others_alone(localhost: Credentials) -> None:
+    class Buggy(PingLayer):
+        def regions(self, view: memoryview, start: int, end: int) -> list[tuple[int, int]]:
+            raise RuntimeError("a bug")
+
+    engine = RelayEngine(fast=True)
+    ends: list[str] = []
+
+    async def run(name: str, upstream: LayeredStream) -> None:
+        near, client = socket_pair()
+        async with client, LayeredStream(near) as stream, upstream:
+            relay = engine.relay(stream, upstream, FirstFlight(), lambda: None)
+            try:
+                await relay.run()
+            except RuntimeError as bug:
+                ends.append(f"{name}: {bug}")
+            else:
+                ends.append(f"{name}: well")
+
+    good, good_database, _ = await layered_pair("tls-ping", localhost)
+    bad, bad_database, _ = await layered_pair("tls", localhost)
+    await bad.add_layer(Buggy())
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as machinery, good_database, bad_database:
+            machinery.start_soon(engine.run)
+            machinery.start_soon(run, "good", good)
+            machinery.start_soon(run, "bad", bad)
+            await bad_database.send_all(b"\0\0\0\1x")
+            await until(lambda: ends == ["bad: a bug"])
+            await good_database.send_eof()
+            await until(lambda: len(ends) == 2)
+            machinery.cancel_scope.cancel()
+    assert ends == ["bad: a bug", "good: well"]
+
+
+async def test_a_bulk_stream_does_not_starve_small_messages(localhost: Credentials) -> None:
+    """The small connection's round trips go on while another one moves all it can."""
+    engine = RelayEngine(fast=True)
+    clients, databases, relays = [], [], []
+    with trio.fail_after(PATIENCE):
+        async with AsyncExitStack() as streams, trio.open_nursery() as nursery:
+            nursery.start_soon(engine.run)
+            for _ in ("bulk", "small"):
+                near, client = socket_pair()
+                upstream, database, _transport = await layered_pair("tls-ping", localhost)
+                for stream in (client, database, upstream, near):
+                    await streams.enter_async_context(stream)
+                relay = engine.relay(LayeredStream(near), upstream, FirstFlight(), lambda: None)
+                nursery.start_soon(relay.run)
+                clients.append(client)
+                databases.append(database)
+                relays.append(relay)
+            nursery.start_soon(pour_for_ever, databases[0])
+            nursery.start_soon(drain, clients[0])
+            await until(lambda: relays[0].bytes_down > 8 * MIB, PATIENCE)
+            before = relays[0].bytes_down
+            for _ in range(50):
+                await clients[1].send_all(b"ping")
+                assert await databases[1].receive_some() == b"ping"
+                await databases[1].send_all(b"pong")
+                assert await clients[1].receive_some() == b"pong"
+            assert relays[0].bytes_down > before, "the bulk stream stood still meanwhile"
+            nursery.cancel_scope.cancel()
+
+
+async def pour_for_ever(stream: trio.abc.SendStream) -> None:
+    while True:
+        await stream.send_all(bytes(MIB))
+
+
+async def drain(stream: trio.abc.ReceiveStream) -> None:
+    while await stream.receive_some():
+        pass
+
+
+def test_pyopenssl_still_has_what_the_hot_path_needs(localhost: Credentials) -> None:
+    """The hot path calls OpenSSL on pyOpenSSL's own objects, whose names are not promised."""
+    layer: TLSLayer = client_layer()
+    assert isinstance(layer.records, Records)
