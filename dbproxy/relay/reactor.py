@@ -83,6 +83,7 @@ class Reactor:
                 else:
                     await trio.lowlevel.wait_readable(epoll.fileno())
         finally:
+            self._watchers.clear()  # who is stopped together with us has nothing to forget any more
             epoll.close()
 
     def _opened(self) -> select.epoll:

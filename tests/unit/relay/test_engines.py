@@ -345,6 +345,19 @@ async def test_a_bug_in_one_relay_leaves_the_others_alone(localhost: Credentials
     assert ends == ["bad: a bug", "good: well"]
 
 
+async def test_relays_and_the_reactor_may_be_cancelled_together(localhost: Credentials) -> None:
+    for _ in range(20):  # in whichever order
+        engine = RelayEngine(fast=True)
+        near, client = socket_pair()
+        upstream, database, _transport = await layered_pair("tls", localhost)
+        async with client, database, upstream, near:
+            relay = engine.relay(LayeredStream(near), upstream, FirstFlight(), lambda: None)
+            with trio.move_on_after(0.005):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(engine.run)
+                    nursery.start_soon(relay.run)
+
+
 async def test_a_bulk_stream_does_not_starve_small_messages(localhost: Credentials) -> None:
     """The small connection's round trips go on while another one moves all it can."""
     engine = RelayEngine(fast=True)
