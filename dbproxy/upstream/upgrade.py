@@ -43,7 +43,7 @@ _NOT_FOUND: Final = 404
 _MAX_REFUSAL: Final = 64 * 1024
 """Bytes of the page that comes with a refusal; none of them is shown."""
 _MEANINGS: Final = {
-    _NOT_FOUND: "it is no Teleport Proxy, or one that is too old for connection upgrades",
+    _NOT_FOUND: "it is a web server, but no Teleport Proxy, or one too old for connection upgrades",
     400: "something on the way does not pass the upgrade on",
     403: "something on the way forbids the upgrade",
     426: "something on the way wants another protocol",

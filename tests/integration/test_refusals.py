@@ -3,8 +3,9 @@
 import contextlib
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,8 @@ from lab_client import (
     startup,
     until,
 )
+from loopback import open_server
+from other_servers import open_ssh_server, open_web_server
 from running_proxy import (
     PATIENCE,
     Destination,
@@ -478,6 +481,62 @@ async def test_an_upstream_that_speaks_no_tls_is_named(
     ):
         reason = f"what answers at {address} looks like a web server without TLS (plain HTTP)"
         await assert_refused(proxy, psql, Code.UPSTREAM_NOT_TELEPORT, reason)
+
+
+@checked_modes
+async def test_an_ssh_server_is_called_one(mode: Mode, proxy_in: ProxyIn, psql: Psql) -> None:
+    async with open_ssh_server() as port, proxy_in(mode, proxy=f"127.0.0.1:{port}") as proxy:
+        reason = f"what answers at 127.0.0.1:{port} looks like an SSH server"
+        await assert_refused(proxy, psql, Code.UPSTREAM_NOT_TELEPORT, reason)
+
+
+@checked_modes
+async def test_a_postgresql_server_is_called_one(
+    mode: Mode, proxy_in: ProxyIn, psql: Psql, postgres: EmbeddedPostgres
+) -> None:
+    async with (
+        open_server(partial(forward, postgres)) as port,
+        proxy_in(mode, proxy=f"127.0.0.1:{port}") as proxy,
+    ):
+        reason = f"what answers at 127.0.0.1:{port} looks like a PostgreSQL server"
+        await assert_refused(proxy, psql, Code.UPSTREAM_NOT_TELEPORT, reason)
+
+
+async def forward(postgres: EmbeddedPostgres, near: trio.SocketStream) -> None:
+    """PostgreSQL at a TCP port; the embedded one has a Unix socket only."""
+    path = postgres.address.removeprefix("unix://")
+    async with (
+        near,
+        await trio.open_unix_socket(path) as far,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def copy(source: trio.SocketStream, sink: trio.SocketStream) -> None:
+            with suppress(trio.BrokenResourceError):
+                while data := await source.receive_some():
+                    await sink.send_all(data)
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(copy, near, far)
+        nursery.start_soon(copy, far, near)
+
+
+@checked_modes
+async def test_a_web_page_is_called_one(
+    mode: Mode, proxy_in: ProxyIn, psql: Psql, lab: Lab, tmp_path: Path
+) -> None:
+    files = save(lab.authority.issue_web_certificate(), tmp_path / "web")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(files["sslcert"], files["sslkey"])
+    async with (
+        open_web_server(context) as port,
+        proxy_in(mode, proxy=f"127.0.0.1:{port}", no_discovery=False) as proxy,
+    ):
+        reason = (
+            f"the connection upgrade at the Teleport Proxy 127.0.0.1:{port} failed: it answered"
+            " 404 Not Found: it is a web server, but no Teleport Proxy"
+        )
+        await assert_refused(proxy, psql, Code.UPGRADE_FAILED, reason)
 
 
 @checked_modes

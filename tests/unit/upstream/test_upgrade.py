@@ -272,7 +272,7 @@ class TestFailures:
     @pytest.mark.parametrize(
         ("status", "meaning"),
         [
-            ("404 Not Found", "no Teleport Proxy, or one that is too old"),
+            ("404 Not Found", "no Teleport Proxy, or one too old"),
             ("400 Bad Request", "does not pass the upgrade on"),
             ("403 Forbidden", "forbids the upgrade"),
             ("302 Found", "sends us to another address"),
