@@ -5,7 +5,7 @@ other end, and if that does not take all of it, nothing more is read until it do
 The task that runs the relay only waits for its end, and looks now and then whether an upstream that
 has sent pings has fallen silent.
 
-Tested in `tests/unit/relay/test_fast.py`, beside the plain relay, and in all integration tests.
+Tested in `tests/unit/relay/test_engines.py`, beside the plain relay, and in all integration tests.
 """
 
 from collections.abc import Callable

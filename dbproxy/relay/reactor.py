@@ -13,10 +13,10 @@ A turn must not wait and must not raise. What one leaves undone it asks another 
 
 Waking a task of trio's costs more than a small message does. So when there was something to do
 just now, the reactor lingers: it waits for the next events itself, for a millisecond at most, which
-is the shortest that epoll knows. Others would be late by that, so it lingers only while there are no
-others: no client that is being let in or dialled for, and no other reactor.
+is the shortest that epoll knows. Others would be late by that, so it lingers only while there are
+none: no client that is being let in or dialled for, and no other reactor.
 
-Tested in `tests/unit/relay/test_reactor.py`.
+Tested in `tests/unit/relay/test_engines.py`.
 """
 
 import select
