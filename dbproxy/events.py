@@ -84,8 +84,8 @@ class ConnectionRecord:
         duration: Seconds from accept to close.
         closed_by: Who ended it first.
         outcome: `relayed`; `cancel-request`; `refused`, with `code`; `probe`, closed without
-            sending a byte; `abandoned`, closed within its first message; `stopped`, ended by our
-            own stop; `failed`, by a bug.
+            sending a byte; `abandoned`, closed within its first message, or while it was kept
+            waiting for the upstream; `stopped`, ended by our own stop; `failed`, by a bug.
         code: Why, when it did not end well.
         reason: The same in words.
     """

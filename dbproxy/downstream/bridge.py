@@ -8,15 +8,23 @@ The choice: until the upstream's first byte nobody has consumed what the client 
 (`FirstFlight`). When the upstream fails before that byte, `Attempts` decides whether another one is
 dialled: after a pause, or once tbot has written a newer identity. The client waits, and is told why
 only when the grace is over.
+
+A client that leaves while it waits ends the wait: nobody needs the next attempt. Only pauses are
+watched. An attempt under way has its own limits, and a watch over each would cost every connection
+a task for the sake of the few that leave just then. Leaving is ending one's direction: TCP does not
+tell a client that is gone from one that only has nothing more to say. No database client ends its
+direction before it was answered, but if one does, it is told why at once. A cancel request's does
+so, and is not watched.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 
 import trio
 
-from dbproxy.downstream.client import Client
+from dbproxy.downstream.client import Client, ClientGone
 from dbproxy.downstream.progress import Progress
 from dbproxy.errors import Code, UpstreamError
 from dbproxy.events import ClosedBy, Event, UpstreamConnected, UpstreamRetried
@@ -75,6 +83,7 @@ class Bridge:
         Raises:
             UpstreamError: No attempt was successful; the last one's failure.
             IdentityError: The identity is not valid now.
+            ClientGone: The client left while it was kept waiting for another attempt.
         """
         flight = FirstFlight(carry.first_flight)
         attempts = Attempts(self.connect_grace, trio.current_time())
@@ -83,7 +92,9 @@ class Bridge:
             try:
                 return await self._attempt(client, carry, flight, progress)
             except UpstreamError as error:
-                if not flight.replayable or not await self._pause(attempts, error, progress):
+                if not flight.replayable or not await self._pause(
+                    client, carry, attempts, error, progress
+                ):
                     raise
 
     async def _attempt(
@@ -158,8 +169,19 @@ class Bridge:
                 f" {self.protocol.readable_name} protocol has {greeting.answer!r}",
             )
 
-    async def _pause(self, attempts: Attempts, error: UpstreamError, progress: Progress) -> bool:
-        """Wait until the next attempt is due; returns False when there is none."""
+    async def _pause(
+        self,
+        client: Client,
+        carry: Carry,
+        attempts: Attempts,
+        error: UpstreamError,
+        progress: Progress,
+    ) -> bool:
+        """Wait until the next attempt is due; returns False when there is none.
+
+        Raises:
+            ClientGone: The client has left meanwhile.
+        """
         failed = attempts.made
         retry = attempts.after(error.prospect, trio.current_time())
         if retry is None or self._stopping.is_set():
@@ -176,14 +198,18 @@ class Bridge:
                 renewed=retry.renewed,
             )
         )
+        ends = [self._stopping.wait, *([client.wait_until_left] if carry.reply_expected else ())]
         with trio.move_on_after(retry.pause):
             if retry.renewed:
-                await self.store.newer_than(progress.generation)
+                await _wait_unless(ends, partial(self.store.newer_than, progress.generation))
             else:
-                await self._stopping.wait()
-        if retry.renewed:
-            return self.store.current.generation > progress.generation
-        return not self._stopping.is_set()
+                await _wait_unless(ends, trio.sleep_forever)
+        if client.left:
+            reason = f"the client left while it was kept waiting, because {error.message}"
+            raise ClientGone(reason, error.code, untold=error) from error
+        if self._stopping.is_set():
+            return False
+        return not retry.renewed or self.store.current.generation > progress.generation
 
     def _wait_for_renewal(self, generation: int, longest: float) -> float:
         """Seconds to wait for a newer identity, now that this generation has been rejected.
@@ -195,3 +221,19 @@ class Bridge:
         if generation not in self._rejections:
             self._rejections = {generation: now}
         return min(longest, max(0.0, self._rejections[generation] + self.connect_grace - now))
+
+
+async def _wait_unless(
+    ends: Sequence[Callable[[], Awaitable[object]]], wait: Callable[[], Awaitable[object]]
+) -> None:
+    """Wait for `wait`, or until one of `ends` has come."""
+
+    async def end(come: Callable[[], Awaitable[object]]) -> None:
+        await come()
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for come in ends:
+            nursery.start_soon(end, come)
+        await wait()
+        nursery.cancel_scope.cancel()

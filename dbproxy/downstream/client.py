@@ -20,15 +20,27 @@ _REFUSAL_TIMEOUT: Final = 5.0
 """Seconds for a refusal to leave: the client may not be reading."""
 _LINGER: Final = 1.0
 """Seconds in which a refused client may still send: it needs a round trip to read and close."""
+_MOST_KEPT: Final = 64 * 1024
+"""Bytes that are kept of a client that is kept waiting; one that has more to say is not read any
+further, so that its end is not seen either."""
 
 
 class ClientGone(Exception):
-    """The client ended the connection before its first message was complete."""
+    """The client ended the connection before it was answered.
 
-    def __init__(self, reason: str, code: Code | None = None) -> None:
+    Attributes:
+        reason: How.
+        code: The problem that goes with it, if there is one.
+        untold: What it would have been told; it may still read, if it has only ended its direction.
+    """
+
+    def __init__(
+        self, reason: str, code: Code | None = None, *, untold: DBProxyError | None = None
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.code = code
+        self.untold = untold
 
 
 class Client:
@@ -43,6 +55,12 @@ class Client:
         self._prologue: Prologue | None = None
         self._spoke = False  # before the present prologue
         self._can_be_told = True
+        self._left = False
+
+    @property
+    def left(self) -> bool:
+        """Whether it has been seen to end its direction, or to be gone."""
+        return self._left
 
     @property
     def spoke(self) -> bool:
@@ -88,6 +106,24 @@ class Client:
                 Code.CLIENT_TLS_FAILED, f"the TLS handshake with the client failed: {error}"
             ) from error
         self._can_be_told = True
+
+    async def wait_until_left(self) -> None:
+        """Wait until the client ends its direction or is gone, while nobody else reads from it.
+
+        What it says meanwhile is there for whoever reads next, cancelled or not. A client that says
+        more than a first message has is waited for in vain.
+        """
+        said = b""
+        try:
+            while data := await self.stream.receive_some():
+                said += data
+                if len(said) > _MOST_KEPT:
+                    await trio.sleep_forever()
+            self._left = True
+        except (trio.BrokenResourceError, LayerError):
+            self._left = True
+        finally:
+            self.stream.unread(said)
 
     async def refuse(self, error: DBProxyError) -> None:
         """Tell the client why, as well as its protocol and its present state allow, and close."""

@@ -103,6 +103,8 @@ class ConnectionHandler:
             outcome = "abandoned" if client.spoke else "probe"
             reason = gone.reason if client.spoke else None
             progress.end(outcome, ClosedBy.CLIENT, reason, gone.code)
+            if gone.untold is not None:
+                await client.refuse(gone.untold)
         except DBProxyError as error:
             closed_by = _closed_by(error)
             progress.end("refused", closed_by, error.message, error.code)

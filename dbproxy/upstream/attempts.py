@@ -6,7 +6,8 @@ later all is well. But a client that waits must be told in the end, and in time.
 
 The choice: what may pass by itself is tried again with growing pauses until a grace is over; what
 may have been an accident, once; what needs a newer identity, once there is one; what stays wrong,
-never.
+never. An accident does not use up the attempt with the newer identity, nor the other way round: a
+Teleport Proxy that restarts may come back with another opinion of the certificate.
 """
 
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ class Attempts:
     def __init__(self, grace: float, now: float, backoff: Backoff | None = None) -> None:
         self._deadline = now + grace
         self._backoff = backoff or Backoff(FIRST_PAUSE, LONGEST_PAUSE)
-        self._second_chance_used = False
+        self._chances_used: set[Prospect] = set()
         self.made = 1
 
     def after(self, prospect: Prospect, now: float) -> Retry | None:
@@ -63,9 +64,9 @@ class Attempts:
         if prospect is Prospect.SOON:
             # The last attempt is at the end of the grace: the upstream may be back just then.
             return Retry(min(self._backoff.next(), left))
-        if self._second_chance_used:
+        if prospect in self._chances_used:
             return None
-        self._second_chance_used = True
+        self._chances_used.add(prospect)
         if prospect is Prospect.RENEWED:
             return Retry(left, renewed=True)
         return Retry(min(self._backoff.next(), left))

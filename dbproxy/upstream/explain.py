@@ -29,6 +29,8 @@ __all__ = [
 ]
 
 _SHORTAGES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS}
+_VANISHED: Final = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}
+"""How the system ends a connection whose peer does not acknowledge any more."""
 _ALERT_NO_ALPN: Final = "no application protocol"
 _ALERT_VERSION: Final = "protocol version"
 _REASON_VERSION: Final = "unsupported protocol"
@@ -202,18 +204,30 @@ def _rejected(address: object, alert: str | None) -> UpstreamError:
 def explain_loss(address: object, error: Exception) -> UpstreamError:
     """The upstream failed in the middle of a connection."""
     if isinstance(error, SilenceError):
-        return UpstreamError(
-            Code.UPSTREAM_SILENT,
-            f"the Teleport Proxy at {address} has been silent for {error.limit:.1f} s, although it"
-            " had sent pings",
-        )
+        return _silent(address, error)
     if isinstance(error, trio.BrokenResourceError):
-        how = "reset the connection"
+        how = _how_vanished(error) or "reset the connection"
     elif isinstance(error, TruncatedError):
         how = "closed the connection without saying that this is the end"
     else:
         how = f"broke off: {error}"
     return UpstreamError(Code.UPSTREAM_LOST, f"the Teleport Proxy at {address} {how}")
+
+
+def _silent(address: object, error: SilenceError) -> UpstreamError:
+    return UpstreamError(
+        Code.UPSTREAM_SILENT,
+        f"the Teleport Proxy at {address} has been silent for {error.limit:.1f} s, although it had"
+        " sent pings",
+    )
+
+
+def _how_vanished(error: Exception) -> str | None:
+    """How the system gave up a peer that does not acknowledge any more; None for other failures."""
+    cause = error.__cause__
+    if isinstance(cause, OSError) and cause.errno in _VANISHED:
+        return f"cannot be reached any more ({reasons_of(cause)})"
+    return None
 
 
 def explain_early_end(address: object, error: Exception | None) -> UpstreamError:
@@ -229,6 +243,12 @@ def explain_early_end(address: object, error: Exception | None) -> UpstreamError
         return UpstreamError(
             Code.UPSTREAM_PROTOCOL_ERROR,
             f"the Teleport Proxy at {address} broke the protocol: {error}",
+        )
+    if isinstance(error, SilenceError):
+        return _silent(address, error)
+    if error is not None and (vanished := _how_vanished(error)) is not None:
+        return UpstreamError(
+            Code.UPSTREAM_UNREACHABLE, f"the Teleport Proxy at {address} {vanished}"
         )
     reset = isinstance(error, trio.BrokenResourceError)
     return UpstreamError(

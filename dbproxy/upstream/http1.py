@@ -18,7 +18,7 @@ import h11
 from dbproxy._version import __version__
 from dbproxy.relay import LayeredStream
 
-__all__ = ["HTTPError", "HTTPRequest", "HTTPResponse", "exchange", "looks_like"]
+__all__ = ["BrokenOffError", "HTTPError", "HTTPRequest", "HTTPResponse", "exchange", "looks_like"]
 
 Headers = Sequence[tuple[str, str]]
 
@@ -42,6 +42,10 @@ _BEGINNINGS: Final = (
 
 class HTTPError(Exception):
     """The peer's answer is not one of HTTP/1.1, or is longer than we take."""
+
+
+class BrokenOffError(HTTPError):
+    """The peer ended before its answer was complete, as what is being restarted may do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,7 @@ async def exchange(
         max_body: The most bytes of a body to take.
 
     Raises:
-        HTTPError: The answer is not HTTP/1.1, is too long, or was broken off.
+        HTTPError: The answer is not HTTP/1.1 or is too long; `BrokenOffError`: it has no end.
         LayerError: As for any use of the stream.
         trio.BrokenResourceError: The same.
     """
@@ -140,7 +144,7 @@ class _Answer:
 
     def receive(self, data: bytes) -> None:
         if not data and self._head is None:
-            raise HTTPError(self._broken_off())
+            raise BrokenOffError(self._broken_off())
         self._check_beginning(data)
         try:
             self._connection.receive_data(data)

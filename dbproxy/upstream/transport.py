@@ -17,7 +17,7 @@ from dbproxy.layers import LayerError, TLSLayer
 from dbproxy.relay import LayeredStream, keep_alive
 from dbproxy.upstream.address import ProxyAddress
 from dbproxy.upstream.explain import explain_connect_failure
-from dbproxy.upstream.http1 import HTTPError, HTTPRequest, HTTPResponse, exchange
+from dbproxy.upstream.http1 import BrokenOffError, HTTPError, HTTPRequest, HTTPResponse, exchange
 from dbproxy.upstream.judgement import ServerJudgement
 from dbproxy.upstream.outbound_proxy import OutboundProxy, ascii_host, outbound_proxy_for
 from dbproxy.upstream.socks5 import SOCKS5Client, SOCKS5Error, SOCKS5Failure
@@ -158,6 +158,12 @@ def _explained(proxy: OutboundProxy) -> Iterator[None]:
     """Put what goes wrong while the outbound proxy is asked into words."""
     try:
         yield
+    except BrokenOffError as error:
+        raise UpstreamError(
+            Code.OUTBOUND_PROXY_REFUSED,
+            f"{_named(proxy)} cannot be used: {error}",
+            prospect=Prospect.ONCE,
+        ) from error
     except HTTPError as error:
         raise UpstreamError(
             Code.OUTBOUND_PROXY_REFUSED,

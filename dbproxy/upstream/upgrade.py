@@ -22,11 +22,11 @@ from typing import Final
 
 import trio
 
-from dbproxy.errors import Code, UpstreamError
-from dbproxy.layers import LayerError, WebSocketLayer
+from dbproxy.errors import Code, Prospect, UpstreamError
+from dbproxy.layers import LayerError, TruncatedError, WebSocketLayer
 from dbproxy.relay import LayeredStream
 from dbproxy.upstream.address import ProxyAddress
-from dbproxy.upstream.http1 import HTTPError, HTTPRequest, HTTPResponse, exchange
+from dbproxy.upstream.http1 import BrokenOffError, HTTPError, HTTPRequest, HTTPResponse, exchange
 from dbproxy.upstream.outbound_proxy import ascii_host
 from dbproxy.upstream.upgrade_override import UpgradeMode
 
@@ -51,6 +51,8 @@ _MEANINGS: Final = {
     503: "the load balancer does not reach the Teleport Proxy",
     504: "the load balancer does not reach the Teleport Proxy",
 }
+_NOT_REACHED: Final = frozenset({502, 503, 504})
+"""What balancers answer while the Teleport Proxies behind them are restarted."""
 _REDIRECTS: Final = range(300, 400)
 
 
@@ -80,10 +82,12 @@ async def upgrade(
             await stream.add_layer(WebSocketLayer(), response.trailing)
         else:
             stream.unread(response.trailing)
+    except (BrokenOffError, TruncatedError) as error:
+        raise _failed(address, str(error), Prospect.ONCE) from error
     except (HTTPError, LayerError) as error:
         raise _failed(address, str(error)) from error
     except trio.BrokenResourceError as error:
-        raise _failed(address, "it reset the connection") from error
+        raise _failed(address, "it reset the connection", Prospect.SOON) from error
 
 
 def _request(address: ProxyAddress, mode: UpgradeMode, key: str) -> HTTPRequest:
@@ -108,7 +112,8 @@ def _check(response: HTTPResponse, address: ProxyAddress) -> None:
     if response.status in _REDIRECTS:
         meaning = "it sends us to another address"
     explanation = f": {meaning}" if meaning else ""
-    raise _failed(address, f"it answered {response}{explanation}")
+    prospect = Prospect.SOON if response.status in _NOT_REACHED else Prospect.NONE
+    raise _failed(address, f"it answered {response}{explanation}", prospect)
 
 
 def _is_websocket(response: HTTPResponse) -> bool:
@@ -128,8 +133,9 @@ def _accept(key: str) -> str:
     return b64encode(digest).decode()
 
 
-def _failed(address: ProxyAddress, why: str) -> UpstreamError:
+def _failed(address: ProxyAddress, why: str, prospect: Prospect = Prospect.NONE) -> UpstreamError:
     return UpstreamError(
         Code.UPGRADE_FAILED,
         f"the connection upgrade at the Teleport Proxy {address} failed: {why}",
+        prospect=prospect,
     )

@@ -14,6 +14,7 @@ from connection_bench import (
     SSL_REQUEST,
     STARTUP,
     UNTRUSTED,
+    Bench,
     MakeBench,
     fields,
 )
@@ -21,11 +22,12 @@ from identities import Cluster, write_destination
 from lab_client import until
 from stream_ends import FakeStream, Pause, receive_all
 
-from dbproxy.errors import Code
-from dbproxy.events import UpstreamRetried
+from dbproxy.errors import Code, UpstreamError
+from dbproxy.events import ClosedBy, UpstreamRetried
 from dbproxy.relay.first_flight import LIMIT
 from dbproxy.settings import Mode
 
+REJECTED_EARLY = UpstreamError(Code.CERTIFICATE_REJECTED, "rejected with unknown_ca")
 GRACE = 0.5
 """Seconds of the real clock: the identity is read in threads, which a virtual clock overtakes."""
 
@@ -139,6 +141,76 @@ class TestRestart:
         assert bench.record.outcome == "stopped"
 
 
+def waits(bench: Bench) -> bool:
+    """Whether the client is kept waiting, or was."""
+    return any(isinstance(event, UpstreamRetried) for event in bench.events)
+
+
+class TestLeaving:
+    """A client that does not wait for as long as dbproxy would."""
+
+    @pytest.mark.parametrize("error", [DOWN, REJECTED_EARLY], ids=["down", "rejected"])
+    async def test_its_end_ends_the_wait_and_is_on_the_record(
+        self, error: UpstreamError, make_bench: MakeBench
+    ) -> None:
+        bench = make_bench(*[error] * 50, connect_grace=3600)
+        async with bench.connection() as far:
+            await far.send_all(STARTUP)
+            await until(lambda: waits(bench))
+            await far.aclose()
+        assert bench.record.outcome == "abandoned"
+        assert bench.record.closed_by is ClosedBy.CLIENT
+        assert bench.record.code is error.code
+        assert "the client left while it was kept waiting" in str(bench.record.reason)
+        assert error.message in str(bench.record.reason)
+
+    async def test_one_that_only_has_nothing_more_to_say_is_told_at_once(
+        self, make_bench: MakeBench
+    ) -> None:
+        bench = make_bench(*[DOWN] * 50, connect_grace=3600)
+        async with bench.connection() as far:
+            await far.send_all(STARTUP)
+            await until(lambda: waits(bench))
+            await far.send_eof()
+            assert fields(await receive_all(far))["M"].endswith("[upstream-unreachable]")
+
+    async def test_what_a_client_says_while_it_waits_arrives_in_order(
+        self, make_bench: MakeBench
+    ) -> None:
+        upstream = welcoming()
+        bench = make_bench(DOWN, DOWN, upstream, connect_grace=20)
+        async with bench.connection() as far:
+            await far.send_all(STARTUP)
+            await until(lambda: len(bench.dialer.dials) == 1)
+            await far.send_all(b"1")
+            await until(lambda: len(bench.dialer.dials) >= 2)
+            await far.send_all(b"2")
+            assert await receive_all(far) == b"welcome"
+        assert upstream.sent == STARTUP + b"12"
+
+    async def test_one_that_says_much_meanwhile_is_held_up_and_loses_nothing(
+        self, make_bench: MakeBench
+    ) -> None:
+        upstream, much = FakeStream(Pause.UNTIL_IDLE, b"welcome", b""), b"x" * 3 * LIMIT
+        bench = make_bench(DOWN, DOWN, DOWN, upstream, connect_grace=20)
+        async with bench.connection() as far, trio.open_nursery() as nursery:
+            await far.send_all(STARTUP)
+            nursery.start_soon(far.send_all, much)
+            assert await receive_all(far) == b"welcome"
+        assert upstream.sent == STARTUP + much
+
+    async def test_a_cancel_request_whose_client_has_left_is_carried_all_the_same(
+        self, make_bench: MakeBench
+    ) -> None:
+        upstream = failing(b"")
+        bench = make_bench(DOWN, DOWN, upstream, connect_grace=20)
+        async with bench.connection() as far:
+            await far.send_all(CANCEL_REQUEST)
+            await far.aclose()
+        assert upstream.sent == CANCEL_REQUEST
+        assert bench.record.outcome == "cancel-request"
+
+
 class TestRejection:
     """A certificate that the upstream does not take any more."""
 
@@ -158,6 +230,16 @@ class TestRejection:
                 assert await receive_all(far) == b"welcome"
         assert bench.record.generation == 2
         assert bench.record.attempts == 2
+
+    async def test_when_the_proxy_stops_nobody_waits_for_a_newer_one(
+        self, make_bench: MakeBench
+    ) -> None:
+        bench = make_bench(failing(REJECTED), welcoming(), connect_grace=3600)
+        async with bench.connection() as far:
+            await far.send_all(STARTUP)
+            await until(lambda: waits(bench))
+            bench.handler.bridge.stop_waiting()
+            assert fields(await receive_all(far))["M"].endswith("[certificate-rejected]")
 
     async def test_without_a_newer_identity_the_rejection_is_told(
         self, make_bench: MakeBench

@@ -1,5 +1,7 @@
 """Which failures are worth another attempt, and when."""
 
+from collections import Counter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,6 +44,28 @@ def test_a_restart_after_an_accident_is_still_waited_for() -> None:
     attempts = Attempts(GRACE, 0.0, full_pauses())
     assert attempts.after(Prospect.ONCE, 0.0) is not None
     assert attempts.after(Prospect.SOON, 0.5) is not None
+
+
+def test_an_accident_does_not_use_up_the_attempt_with_a_newer_identity() -> None:
+    attempts = Attempts(GRACE, 0.0, full_pauses())
+    assert attempts.after(Prospect.ONCE, 0.0) == Retry(0.1)
+    assert attempts.after(Prospect.RENEWED, 1.0) == Retry(4.0, renewed=True)
+    assert attempts.after(Prospect.ONCE, 2.0) is None
+
+
+def test_those_that_failed_together_do_not_come_again_together() -> None:
+    """Two hundred clients, ten attempts each: no hundredth of a second meets many of them."""
+    moments: list[float] = []
+    for _ in range(200):
+        attempts, now = Attempts(GRACE, 0.0), 0.0
+        for _ in range(10):
+            retry = attempts.after(Prospect.SOON, now)
+            if retry is None or now + retry.pause >= GRACE:
+                break
+            now += retry.pause
+            moments.append(now)
+    crowds = Counter(int(moment * 100) for moment in moments if moment > 1)
+    assert max(crowds.values()) < 20
 
 
 @pytest.mark.parametrize("prospect", Prospect)

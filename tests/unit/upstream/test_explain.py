@@ -1,6 +1,7 @@
 """Failures of the network and of TLS, put into codes and words."""
 
 import errno
+import os
 import socket
 
 import pytest
@@ -8,6 +9,7 @@ import trio
 
 from dbproxy.errors import Code
 from dbproxy.layers import PingError, TLSError, TruncatedError
+from dbproxy.relay import SilenceError
 from dbproxy.upstream import ProxyAddress
 from dbproxy.upstream.explain import (
     alpn_not_negotiated,
@@ -178,3 +180,24 @@ def test_an_early_end_is_told_by_how_it_came(
     assert explained.code is code
     assert words in explained.message
     assert "teleport.example.com:443" in explained.message
+
+
+def test_silence_before_the_first_byte_is_silence_and_not_a_close() -> None:
+    explained = explain_early_end(ADDRESS, SilenceError(90.0))
+    assert explained.code is Code.UPSTREAM_SILENT
+    assert "has been silent for 90.0 s" in explained.message
+
+
+def vanished() -> trio.BrokenResourceError:
+    """What trio raises where the system has given up a peer."""
+    error = trio.BrokenResourceError("socket connection broken")
+    error.__cause__ = OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+    return error
+
+
+def test_a_peer_that_has_vanished_has_not_reset_the_connection() -> None:
+    lost, early = explain_loss(ADDRESS, vanished()), explain_early_end(ADDRESS, vanished())
+    assert lost.code is Code.UPSTREAM_LOST
+    assert early.code is Code.UPSTREAM_UNREACHABLE
+    for error in (lost, early):
+        assert error.message.endswith("cannot be reached any more (connection timed out)")

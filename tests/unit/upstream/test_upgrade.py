@@ -13,7 +13,7 @@ from tls_peers import Credentials, make_credentials
 from trio.testing import MockClock
 from websocket_frames import BINARY, CLOSE, PING, PONG, frame, split
 
-from dbproxy.errors import Code, UpstreamError
+from dbproxy.errors import Code, Prospect, UpstreamError
 from dbproxy.layers import PingLayer, TLSLayer, TruncatedError, WebSocketError
 from dbproxy.relay import LayeredStream
 from dbproxy.upstream import ProxyAddress
@@ -71,6 +71,7 @@ class Server:
 
 
 KEY = "sec-websocket-key"
+RESET = trio.BrokenResourceError()
 
 
 async def upgraded(
@@ -308,20 +309,31 @@ class TestFailures:
         assert words in error.message
 
     @pytest.mark.parametrize(
-        ("script", "words"),
+        ("script", "words", "prospect"),
         [
-            ([b"SSH-2.0-x"], "it looks like an SSH server"),
-            ([b""], "closed the connection without an answer"),
-            ([b"HTTP/1.1 101 Swi", b""], "closed the connection in the middle"),
-            ([b"HTTP/1.1 xyz\r\n\r\n"], "not valid HTTP/1.1"),
-            ([trio.BrokenResourceError()], "it reset the connection"),
-            ([b"HTTP/1.1 101 S\r\n", trio.BrokenResourceError()], "it reset the connection"),
+            ([b"SSH-2.0-x"], "it looks like an SSH server", Prospect.NONE),
+            ([b""], "closed the connection without an answer", Prospect.ONCE),
+            ([b"HTTP/1.1 101 Swi", b""], "closed the connection in the middle", Prospect.ONCE),
+            ([b"HTTP/1.1 xyz\r\n\r\n"], "not valid HTTP/1.1", Prospect.NONE),
+            ([RESET], "it reset the connection", Prospect.SOON),
+            ([b"HTTP/1.1 101 S\r\n", RESET], "it reset the connection", Prospect.SOON),
         ],
     )
     async def test_what_is_no_answer_is_told(
-        self, script: list[bytes | Exception], words: str
+        self, script: list[bytes | Exception], words: str, prospect: Prospect
     ) -> None:
-        assert words in (await failure(FakeStream(*script))).message
+        error = await failure(FakeStream(*script))
+        assert words in error.message
+        assert error.prospect is prospect
+
+    @pytest.mark.parametrize(
+        ("status", "prospect"), [(502, Prospect.SOON), (503, Prospect.SOON), (403, Prospect.NONE)]
+    )
+    async def test_a_balancer_without_a_proxy_behind_it_is_asked_again(
+        self, status: int, prospect: Prospect
+    ) -> None:
+        wire = f"HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n".encode()
+        assert (await failure(FakeStream(wire))).prospect is prospect
 
     async def test_a_request_that_cannot_be_sent_is_told(self) -> None:
         transport = FakeStream(send_error=trio.BrokenResourceError())
