@@ -195,6 +195,7 @@ class TestLeaving:
         bench = make_bench(DOWN, DOWN, DOWN, upstream, connect_grace=20)
         async with bench.connection() as far, trio.open_nursery() as nursery:
             await far.send_all(STARTUP)
+            await until(lambda: waits(bench))
             nursery.start_soon(far.send_all, much)
             assert await receive_all(far) == b"welcome"
         assert upstream.sent == STARTUP + much
