@@ -1,10 +1,11 @@
 """The hot path: streams with layers, and moving bytes between two of them."""
 
+from dbproxy.relay.ending import RelayEnd
 from dbproxy.relay.engine import AnyRelay, RelayEngine
 from dbproxy.relay.first_flight import FirstFlight
 from dbproxy.relay.keepalive import keep_alive
 from dbproxy.relay.liveness import Liveness
-from dbproxy.relay.pump import Relay, RelayEnd
+from dbproxy.relay.pump import Relay
 from dbproxy.relay.silence import PingWatch, SilenceError
 from dbproxy.relay.stream import LayeredStream
 

@@ -44,6 +44,16 @@ class RelayEngine:
             return Relay(client, upstream, first_flight, answered)
         return FastRelay(self._reactor, client, upstream, first_flight, answered)
 
+    def linger_when_alone(self, count_connections: Callable[[], int]) -> None:
+        """Save time while all connections are being relayed.
+
+        Args:
+            count_connections: Returns how many connections there are, relayed or not.
+        """
+        reactor = self._reactor
+        if reactor is not None:
+            reactor.is_alone = lambda: reactor.watched == 2 * count_connections()
+
     async def run(self) -> None:
         """Drive the relays, until cancelled."""
         if self._reactor is None:

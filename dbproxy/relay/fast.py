@@ -5,7 +5,7 @@ other end, and if that does not take all of it, nothing more is read until it do
 The task that runs the relay only waits for its end, and looks now and then whether an upstream that
 has sent pings has fallen silent.
 
-Tested in `tests/unit/relay/test_fast.py`, beside the plain relay, and in all integration tests.
+Tested in `tests/unit/relay/test_engines.py`, beside the plain relay, and in all integration tests.
 """
 
 from collections.abc import Callable
@@ -16,9 +16,9 @@ import trio
 
 from dbproxy.events import ClosedBy
 from dbproxy.layers import LayerError
+from dbproxy.relay.ending import Ending, RelayEnd
 from dbproxy.relay.ends import HEADROOM, READ_SIZE, End, EndOfStream, Regions, make_end
 from dbproxy.relay.first_flight import FirstFlight
-from dbproxy.relay.pump import RelayEnd
 from dbproxy.relay.reactor import HANGUP_EVENTS, READ_EVENTS, WRITE_EVENTS, Reactor
 from dbproxy.relay.silence import SilenceError
 from dbproxy.relay.stream import LayeredStream
@@ -82,12 +82,7 @@ class FastRelay:
         self._answered = answered
         self.bytes_up = 0
         self.bytes_down = 0
-        self._closed_by: ClosedBy | None = None
-        self._error: Exception | None = None
-        self._upstream_error: Exception | None = None
-        self._upstream_spoke = False
-        self._upstream_listens = True
-        self._client_ended = False
+        self._ending = Ending()
         self._heard = False
         self._patience = inf
         self._bug: Exception | None = None
@@ -121,13 +116,7 @@ class FastRelay:
             reactor.forget(upstream.descriptor)
         if self._bug is not None:
             raise self._bug
-        return RelayEnd(
-            self._closed_by or ClosedBy.DBPROXY,
-            self._error,
-            upstream_spoke=self._upstream_spoke,
-            upstream_error=self._upstream_error,
-            client_ended=self._client_ended,
-        )
+        return self._ending.result()
 
     async def _wait(self) -> None:
         """Wait for the end, and look after an upstream that has begun to send pings."""
@@ -189,7 +178,7 @@ class FastRelay:
     def _carry_up(self) -> bool:
         up = self._up
         if up.sink.unsent and not self._flush_upstream():
-            return not self._upstream_listens
+            return not self._ending.upstream_listens
         if up.closing:
             self._close(up)
             return False
@@ -201,15 +190,15 @@ class FastRelay:
         try:
             regions = up.source.read()
         except EndOfStream:
-            self._note_end(ClosedBy.CLIENT, None)
+            self._ending.note(ClosedBy.CLIENT)
             self._end_up()
             return False
         except (OSError, LayerError) as error:
-            self._note_end(ClosedBy.CLIENT, _translated(error))
+            self._ending.note(ClosedBy.CLIENT, _translated(error))
             self._finish()
             return False
         if regions:
-            if not self._upstream_spoke:
+            if not self._ending.upstream_spoke:
                 self._note_flight(regions)
             self._send_up(regions)
         return up.can_go_on()
@@ -227,7 +216,7 @@ class FastRelay:
             return False
 
     def _send_up(self, regions: Regions) -> None:
-        if not self._upstream_listens:
+        if not self._ending.upstream_listens:
             return
         try:
             self._up.sink.write(regions)
@@ -237,15 +226,15 @@ class FastRelay:
             self.bytes_up += _size(regions)
 
     def _note_deaf_upstream(self, error: OSError | LayerError) -> None:
-        self._upstream_listens = False
+        self._ending.upstream_listens = False
         self._up.sink.unsent = b""
-        self._note_end(ClosedBy.UPSTREAM, _translated(error))
+        self._ending.note(ClosedBy.UPSTREAM, _translated(error))
         if self._down.ended:
             self._finish()
 
     def _end_up(self) -> None:
         """The client has ended: pass it on, and go on with the other direction."""
-        if self._upstream_listens:
+        if self._ending.upstream_listens:
             self._pass_end(self._up.sink)
         self._close(self._up)
 
@@ -255,7 +244,7 @@ class FastRelay:
         if direction.sink.unsent:
             return
         direction.ended = True
-        alone = self._down.ended and not (self._upstream_spoke and self._upstream_listens)
+        alone = self._down.ended and not self._ending.upstream_is_of_use
         if alone or (self._up.ended and self._down.ended):
             self._finish()
 
@@ -286,7 +275,7 @@ class FastRelay:
         try:
             regions = down.source.read()
         except EndOfStream:
-            self._note_end(ClosedBy.UPSTREAM, None)
+            self._ending.note(ClosedBy.UPSTREAM)
             self._end_down()
             return False
         except (OSError, LayerError) as error:
@@ -304,28 +293,27 @@ class FastRelay:
         return down.can_go_on()
 
     def _send_down(self, regions: Regions) -> None:
-        if not self._upstream_spoke:
-            self._upstream_spoke = True
+        if not self._ending.upstream_spoke:
+            self._ending.upstream_spoke = True
             self._first_flight.close()
             self._answered()
         self._down.sink.write(regions)
         self.bytes_down += _size(regions)
 
     def _lose_client(self, error: OSError | LayerError) -> bool:
-        self._note_end(ClosedBy.CLIENT, _translated(error))
-        self._client_ended = True
+        self._ending.note(ClosedBy.CLIENT, _translated(error))
         self._finish()
         return False
 
     def _end_down(self) -> None:
         """The upstream has ended: pass it on if it has spoken, and go on while it listens."""
-        if self._upstream_spoke:
+        if self._ending.upstream_spoke:
             self._pass_end(self._down.sink)
         self._close(self._down)
 
     def _note_upstream_failure(self, error: Exception) -> None:
-        self._upstream_error = error
-        self._note_end(ClosedBy.UPSTREAM, error)
+        self._ending.upstream_error = error
+        self._ending.note(ClosedBy.UPSTREAM, error)
         self._finish()
 
     def _pass_end(self, sink: End) -> None:
@@ -333,12 +321,6 @@ class FastRelay:
             sink.end()
         except (OSError, LayerError):
             return  # it is gone already, so it needs no telling
-
-    def _note_end(self, side: ClosedBy, error: Exception | None) -> None:
-        self._client_ended = self._client_ended or side is ClosedBy.CLIENT
-        if self._closed_by is None:
-            self._closed_by = side
-            self._error = error
 
     def _fail(self, bug: Exception) -> None:
         self._bug = bug

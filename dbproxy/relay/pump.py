@@ -19,34 +19,15 @@ Tested in `tests/unit/relay/test_pump.py` and `tests/integration/test_data_integ
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import trio
 
 from dbproxy.events import ClosedBy
 from dbproxy.layers import LayerError
+from dbproxy.relay.ending import Ending, RelayEnd
 from dbproxy.relay.first_flight import FirstFlight
 
-__all__ = ["Relay", "RelayEnd"]
-
-
-@dataclass(frozen=True, slots=True)
-class RelayEnd:
-    """How a relay ended.
-
-    Attributes:
-        closed_by: Who ended or failed first.
-        error: Why, when the first end was not a clean one.
-        upstream_spoke: Whether the upstream sent at least one byte.
-        upstream_error: The failure of receiving from the upstream, if there was one.
-        client_ended: Whether the client has ended its direction or is gone.
-    """
-
-    closed_by: ClosedBy
-    error: Exception | None
-    upstream_spoke: bool
-    upstream_error: Exception | None
-    client_ended: bool
+__all__ = ["Relay"]
 
 
 class Relay:
@@ -73,13 +54,8 @@ class Relay:
         self._answered = answered
         self.bytes_up = 0
         self.bytes_down = 0
-        self._closed_by: ClosedBy | None = None
-        self._error: Exception | None = None
-        self._upstream_error: Exception | None = None
-        self._upstream_spoke = False
-        self._upstream_listens = True
+        self._ending = Ending()
         self._upstream_ended = False
-        self._client_ended = False
         self._directions = trio.CancelScope()
 
     async def run(self) -> RelayEnd:
@@ -92,34 +68,28 @@ class Relay:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._upwards)
                 nursery.start_soon(self._downwards)
-        return RelayEnd(
-            self._closed_by or ClosedBy.DBPROXY,
-            self._error,
-            upstream_spoke=self._upstream_spoke,
-            upstream_error=self._upstream_error,
-            client_ended=self._client_ended,
-        )
+        return self._ending.result()
 
     async def _upwards(self) -> None:
         if said := self._first_flight.data:
             await self._deliver_up(said)
         while data := await self._receive(self._client, ClosedBy.CLIENT):
             self._first_flight.note(data)
-            if self._upstream_listens:
+            if self._ending.upstream_listens:
                 await self._deliver_up(data)
         await self._pass_end(self._upstream)
 
     async def _deliver_up(self, data: bytes) -> None:
-        self._upstream_listens = await self._send(self._upstream, data, ClosedBy.UPSTREAM)
-        if self._upstream_listens:
+        self._ending.upstream_listens = await self._send(self._upstream, data, ClosedBy.UPSTREAM)
+        if self._ending.upstream_listens:
             self.bytes_up += len(data)
         elif self._upstream_ended:
             self._directions.cancel()
 
     async def _downwards(self) -> None:
         while data := await self._receive(self._upstream, ClosedBy.UPSTREAM):
-            if not self._upstream_spoke:
-                self._upstream_spoke = True
+            if not self._ending.upstream_spoke:
+                self._ending.upstream_spoke = True
                 self._first_flight.close()
                 self._answered()
             if not await self._send(self._client, data, ClosedBy.CLIENT):
@@ -127,30 +97,30 @@ class Relay:
                 return
             self.bytes_down += len(data)
         self._upstream_ended = True
-        if self._upstream_spoke:
+        if self._ending.upstream_spoke:
             await self._pass_end(self._client)
-        if not (self._upstream_spoke and self._upstream_listens):
+        if not self._ending.upstream_is_of_use:
             self._directions.cancel()
 
     async def _receive(self, source: trio.abc.ReceiveStream, side: ClosedBy) -> bytes:
         try:
             data = bytes(await source.receive_some())
         except (trio.BrokenResourceError, LayerError) as error:
-            self._note_end(side, error)
+            self._ending.note(side, error)
             if side is ClosedBy.UPSTREAM:
-                self._upstream_error = error
+                self._ending.upstream_error = error
             self._directions.cancel()
             await trio.lowlevel.checkpoint_if_cancelled()
             return b""
         if not data:
-            self._note_end(side, None)
+            self._ending.note(side, None)
         return data
 
     async def _send(self, sink: trio.abc.SendStream, data: bytes, side: ClosedBy) -> bool:
         try:
             await sink.send_all(data)
         except (trio.BrokenResourceError, LayerError) as error:
-            self._note_end(side, error)
+            self._ending.note(side, error)
             return False
         return True
 
@@ -159,9 +129,3 @@ class Relay:
             await sink.send_eof()
         except (trio.BrokenResourceError, LayerError):
             return  # it is gone already, so it needs no telling
-
-    def _note_end(self, side: ClosedBy, error: Exception | None) -> None:
-        self._client_ended = self._client_ended or side is ClosedBy.CLIENT
-        if self._closed_by is None:
-            self._closed_by = side
-            self._error = error

@@ -11,14 +11,19 @@ starves nobody, and so is the time until other tasks of trio's get theirs.
 
 A turn must not wait and must not raise. What one leaves undone it asks another turn for.
 
-Tested in `tests/unit/relay/test_reactor.py`.
+Waking a task of trio's costs more than a small message does. So when there was something to do
+just now, the reactor lingers: it waits for the next events itself, for a millisecond at most, which
+is the shortest that epoll knows. Others would be late by that, so it lingers only while there are
+none: no client that is being let in or dialled for, and no other reactor.
+
+Tested in `tests/unit/relay/test_engines.py`.
 """
 
 import select
 from collections import deque
 from collections.abc import Callable
 from time import perf_counter
-from typing import Final, NoReturn, TypeAlias
+from typing import ClassVar, Final, NoReturn, TypeAlias
 
 import trio
 
@@ -28,6 +33,8 @@ __all__ = ["HANGUP_EVENTS", "READ_EVENTS", "WRITE_EVENTS", "Reactor", "Turn", "W
 
 SLICE: Final = 0.001
 """Seconds after which trio's other tasks get their turn: it is what they may be late by."""
+LINGER: Final = 0.001
+"""Seconds to wait for the next event before trio is asked to; epoll counts in milliseconds."""
 _MOST_EVENTS: Final = 256
 
 WRITE_EVENTS: Final = select.EPOLLOUT
@@ -50,10 +57,15 @@ class Reactor:
 
     Attributes:
         buffers: What the connections share.
+        is_alone: Whether nobody but the watched sockets waits for anything that matters.
     """
+
+    running: ClassVar[int] = 0
+    """How many reactors run in this process."""
 
     def __init__(self) -> None:
         self.buffers = Buffers()
+        self.is_alone: Callable[[], bool] = _never
         self._epoll: select.epoll | None = None
         self._watchers: dict[int, Watcher] = {}
         self._turns: deque[Turn] = deque()
@@ -75,16 +87,34 @@ class Reactor:
     async def run(self) -> NoReturn:
         """Give turns until cancelled."""
         epoll = self._opened()
+        Reactor.running += 1
         try:
             while True:
-                self._note_events(epoll)
+                noted = self._note_events(epoll)
                 if self._turns:
                     await self._work(epoll)
-                else:
+                elif not (noted and await self._linger(epoll)):
                     await trio.lowlevel.wait_readable(epoll.fileno())
         finally:
+            Reactor.running -= 1
             self._watchers.clear()  # who is stopped together with us has nothing to forget any more
             epoll.close()
+
+    async def _linger(self, epoll: select.epoll) -> bool:
+        """Wait for events without trio while they keep coming; returns whether they did."""
+        if Reactor.running > 1 or not self.is_alone():
+            return False
+        until = perf_counter() + SLICE
+        while noted := self._note_events(epoll, LINGER):
+            if self._turns or perf_counter() > until:
+                break
+        await trio.lowlevel.checkpoint()
+        return noted
+
+    @property
+    def watched(self) -> int:
+        """How many sockets are watched."""
+        return len(self._watchers)
 
     def _opened(self) -> select.epoll:
         if self._epoll is None:
@@ -105,9 +135,16 @@ class Reactor:
             self._note_events(epoll)
         await trio.lowlevel.checkpoint()
 
-    def _note_events(self, epoll: select.epoll) -> None:
+    def _note_events(self, epoll: select.epoll, patience: float = 0) -> bool:
+        """Tell the watchers; returns whether there was anything to tell."""
         watchers = self._watchers
-        for descriptor, events in epoll.poll(0, _MOST_EVENTS):
+        noted = epoll.poll(patience, _MOST_EVENTS)
+        for descriptor, events in noted:
             watcher = watchers.get(descriptor)
             if watcher is not None:
                 watcher(events)
+        return bool(noted)
+
+
+def _never() -> bool:
+    return False

@@ -49,18 +49,18 @@ def make_handler(
         admission = TerminatingAdmission(protocol, certificate, store)
     else:
         admission = RelayedAdmission(protocol, settings.mode)
-    liveness = Liveness()
+    liveness, relays = Liveness(), RelayEngine()
     bridge = Bridge(
         protocol=protocol,
         store=store,
         dialer=dialer,
-        relays=RelayEngine(),
+        relays=relays,
         liveness=liveness,
         publish=publish,
         handshake_timeout=settings.handshake_timeout,
         connect_grace=settings.connect_grace,
     )
-    return ConnectionHandler(
+    handler = ConnectionHandler(
         mode=settings.mode,
         protocol=protocol,
         store=store,
@@ -70,3 +70,5 @@ def make_handler(
         publish=publish,
         prologue_timeout=settings.prologue_timeout,
     )
+    relays.linger_when_alone(lambda: handler.open_connections)
+    return handler
