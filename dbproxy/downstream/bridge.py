@@ -102,6 +102,7 @@ class Bridge:
     ) -> RelayEnd:
         upstream = await self._dial(carry, progress)
         try:
+            self._note_connected(upstream, progress)
             return await self._relay(client, upstream, carry, flight, progress)
         finally:
             await trio.aclose_forcefully(upstream.stream)
@@ -109,7 +110,9 @@ class Bridge:
     async def _dial(self, carry: Carry, progress: Progress) -> UpstreamConnection:
         identity = await self._usable_identity()
         progress.generation = identity.generation
-        upstream = await self.dialer.dial(self.protocol, identity, authenticate=carry.authenticate)
+        return await self.dialer.dial(self.protocol, identity, authenticate=carry.authenticate)
+
+    def _note_connected(self, upstream: UpstreamConnection, progress: Progress) -> None:
         progress.upstream = str(upstream.address)
         self.liveness.watch(upstream.stream.transport)
         self.publish(
@@ -123,7 +126,6 @@ class Bridge:
                 duration=upstream.duration,
             )
         )
-        return upstream
 
     async def _usable_identity(self) -> Identity:
         identity = await self.store.fresh()

@@ -5,9 +5,14 @@ whatever else it sends, and the client is not told how often. So the interval is
 two pings; the first comes one interval after the handshake (Teleport, rfd/0081-tls-ping.md). A peer
 from which not a byte has come for three intervals is gone, or something on the way is.
 
+What is measured can be too short, when a ping was held up on its way, and too long, when nobody
+read: while a client does not take what comes, the pings wait behind it, or the server has to leave
+some out. So the longest of the latest few gaps counts, and one bad gap is forgotten after a while.
+
 A server that has never sent a ping promises nothing, so nothing is concluded from its silence.
 """
 
+from collections import deque
 from collections.abc import Callable
 from math import inf
 from typing import Final, Protocol
@@ -18,6 +23,8 @@ __all__ = ["PingWatch", "SilenceError"]
 
 MISSED_PINGS: Final = 3
 """Intervals without a byte: one ping can be late, and the interval is measured, not known."""
+_REMEMBERED: Final = 3
+"""Gaps that count: one that a held-up ping has shortened has a longer one beside it."""
 
 
 class SilenceError(trio.BrokenResourceError):
@@ -51,17 +58,16 @@ class PingWatch:
         self._clock = clock
         self._seen = 0
         self._latest = clock()
-        self._interval = 0.0
+        self._gaps: deque[float] = deque(maxlen=_REMEMBERED)
 
     def __call__(self) -> float:
         """Seconds to wait for the next byte; infinite before the first ping."""
         if self._ping.pings_received != self._seen:
             self._note_pings()
-        return MISSED_PINGS * self._interval or inf
+        return MISSED_PINGS * max(self._gaps, default=0.0) or inf
 
     def _note_pings(self) -> None:
-        now = self._clock()
-        # The longest counts: a ping that was held up on its way shortens the gap behind it.
-        self._interval = max(self._interval, now - self._latest)
-        self._latest = now
-        self._seen = self._ping.pings_received
+        now, count = self._clock(), self._ping.pings_received
+        # Pings that come together have waited together, one interval after the other.
+        self._gaps.append((now - self._latest) / (count - self._seen))
+        self._latest, self._seen = now, count

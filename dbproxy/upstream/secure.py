@@ -76,7 +76,11 @@ class SecureDialer:
             with trio.fail_after(self._connect_timeout):
                 return await self.transport.connect(address)
         except trio.TooSlowError as error:
-            raise too_slow("connection", address, self._connect_timeout) from error
+            proxy = self.transport.outbound_proxy(address)
+            through = (
+                f" through the outbound proxy {proxy} (from {proxy.variable})" if proxy else ""
+            )
+            raise too_slow(f"connection{through}", address, self._connect_timeout) from error
 
     async def dial(
         self,

@@ -247,9 +247,10 @@ def waits(proxy: RunningProxy) -> bool:
 @every_mode
 @pytest.mark.parametrize("rejected", [False, True], ids=["down", "rejected"])
 async def test_nobody_is_dialled_for_who_has_left(
-    mode: Mode, rejected: bool, proxy_in: ProxyIn, lab: Lab
+    mode: Mode, rejected: bool, rsa_keys: tuple[PrivateKey, PrivateKey], tmp_path: Path
 ) -> None:
-    async with proxy_in(mode, connect_grace=WAIT, no_discovery=True) as proxy:
+    settings = {"connect_grace": WAIT, "no_discovery": True}
+    async with talking_proxy(mode, tmp_path, rsa_keys, **settings) as (lab, proxy):
         if rejected and mode is not Mode.PASSTHROUGH:  # where dbproxy shows no certificate
             lab.reject_certificates(issued_before=EVERY_CERTIFICATE)
         else:

@@ -35,6 +35,24 @@ def test_the_interval_is_measured_and_the_longest_counts() -> None:
         assert watch() == pytest.approx(limit)
 
 
+def test_pings_that_waited_while_nobody_read_do_not_make_the_interval_longer() -> None:
+    clock, ping = Clock(), PingLayer()
+    watch = PingWatch(ping, clock)
+    clock.now += 600
+    ping.receive(20 * PING)
+    assert watch() == pytest.approx(90)
+
+
+def test_a_gap_in_which_the_server_could_not_send_is_forgotten() -> None:
+    clock, ping = Clock(), PingLayer()
+    watch, limits = PingWatch(ping, clock), []
+    for gap in (30, 600, 30, 30, 30):
+        clock.now += gap
+        ping.receive(PING)
+        limits.append(watch())
+    assert limits == pytest.approx([90, 1800, 1800, 1800, 90])
+
+
 def test_other_bytes_are_no_pings() -> None:
     clock, ping = Clock(), PingLayer()
     watch = PingWatch(ping, clock)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from dialers import secure_dialer
 from identities import Authority
 from loopback import open_server, tls_handler, wait_for_end
 from stand_in_proxies import CONNECTED, StandIn
@@ -393,3 +394,15 @@ class TestCancellation:
             nursery.start_soon(partial(transport.connect, TARGET))
             await stand_in.stalled.wait()
             nursery.cancel_scope.cancel()
+
+
+async def test_an_outbound_proxy_that_takes_too_long_is_named() -> None:
+    async with open_server(wait_for_end) as port:
+        environ = {"HTTPS_PROXY": URL_OF.format(scheme="http", port=port)}
+        secure = secure_dialer(UpstreamTrust(), environ, connect_timeout=0.05)
+        with pytest.raises(UpstreamError) as caught:
+            await secure.connect(TARGET)
+    assert caught.value.code is Code.UPSTREAM_UNREACHABLE
+    words = f"through the outbound proxy http://127.0.0.1:{port} (from HTTPS_PROXY) to the"
+    assert words in caught.value.message
+    assert SECRET not in caught.value.message
