@@ -314,7 +314,8 @@ A Teleport Proxy sends pings, every 30 seconds unless the cluster is set up othe
 nobody says anything. dbproxy measures how often they come, and when not a byte has come for three
 times as long, it ends the connection, so that the client need not wait for ever. The machine at the
 other end is gone, or a firewall or load balancer on the way has forgotten the connection. A client
-that does not read is no reason: the time counts only while dbproxy waits for the upstream.""",
+that does not read is no reason: the time counts only while dbproxy waits for the upstream. One that
+has not been answered at all yet is told; any other is cut off.""",
         sees=Sees.CLOSED,
         looks=(
             Look("curl -sS https://teleport.example.com/webapi/ping", "whether Teleport is there"),

@@ -19,7 +19,7 @@ from dbproxy.layers import LayerError
 from dbproxy.relay.ending import Ending, RelayEnd
 from dbproxy.relay.ends import HEADROOM, READ_SIZE, End, EndOfStream, Regions, make_end
 from dbproxy.relay.first_flight import FirstFlight
-from dbproxy.relay.reactor import HANGUP_EVENTS, READ_EVENTS, WRITE_EVENTS, Reactor
+from dbproxy.relay.reactor import ERROR_EVENTS, HANGUP_EVENTS, READ_EVENTS, WRITE_EVENTS, Reactor
 from dbproxy.relay.silence import SilenceError
 from dbproxy.relay.stream import LayeredStream
 
@@ -103,12 +103,12 @@ class FastRelay:
         self._first_flight.note(said)
         self._up = _Direction(client, upstream, first)
         self._down = _Direction(upstream, client, self._upstream_stream.take_received())
-        reactor.watch(client.descriptor, self._client_event)
-        reactor.watch(upstream.descriptor, self._upstream_event)
-        reactor.ask(self._go_up)
-        reactor.ask(self._go_down)
-        self._up.waiting = self._down.waiting = True
         try:
+            reactor.watch(client.descriptor, self._client_event)
+            reactor.watch(upstream.descriptor, self._upstream_event)
+            reactor.ask(self._go_up)
+            reactor.ask(self._go_down)
+            self._up.waiting = self._down.waiting = True
             await self._wait()
         finally:
             self._up.ended = self._down.ended = True
@@ -141,6 +141,10 @@ class FastRelay:
             if events & HANGUP_EVENTS:
                 up.source.hung_up = True
             self._start_up()
+        if events & ERROR_EVENTS and up.ended and not self._over:
+            # It had ended its direction, and now it is gone: nobody reads any more, so nobody else
+            # would notice as long as the upstream has nothing to say.
+            self._lose_client(ConnectionResetError("the client is gone"))
         if events & WRITE_EVENTS and down.sink.unsent:
             self._start_down()
 

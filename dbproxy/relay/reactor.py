@@ -29,7 +29,15 @@ import trio
 
 from dbproxy.relay.ends import Buffers
 
-__all__ = ["HANGUP_EVENTS", "READ_EVENTS", "WRITE_EVENTS", "Reactor", "Turn", "Watcher"]
+__all__ = [
+    "ERROR_EVENTS",
+    "HANGUP_EVENTS",
+    "READ_EVENTS",
+    "WRITE_EVENTS",
+    "Reactor",
+    "Turn",
+    "Watcher",
+]
 
 SLICE: Final = 0.001
 """Seconds after which trio's other tasks get their turn: it is what they may be late by."""
@@ -38,6 +46,7 @@ LINGER: Final = 0.001
 _MOST_EVENTS: Final = 256
 
 WRITE_EVENTS: Final = select.EPOLLOUT
+ERROR_EVENTS: Final = select.EPOLLERR
 HANGUP_EVENTS: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 READ_EVENTS: Final = select.EPOLLIN | HANGUP_EVENTS
 _ALL_EVENTS: Final = READ_EVENTS | WRITE_EVENTS | select.EPOLLET

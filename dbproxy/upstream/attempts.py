@@ -62,6 +62,8 @@ class Attempts:
         if prospect is Prospect.NONE or not left:
             return None
         if prospect is Prospect.SOON:
+            # It is away: what looked like an accident was its going, and its next one is another.
+            self._chances_used.discard(Prospect.ONCE)
             # The last attempt is at the end of the grace: the upstream may be back just then.
             return Retry(min(self._backoff.next(), left))
         if prospect in self._chances_used:

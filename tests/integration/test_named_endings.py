@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from data_client import data_connection, take_first_message
+from data_client import data_connection, reset, take_first_message
 from database_clients import Psql, refused_psql
 from lab_client import exactly, startup, until
 from loopback import no_descriptor_left
@@ -234,6 +234,32 @@ async def test_an_upstream_that_breaks_off_is_told_from_one_that_ends(
     assert clean or (mode is Mode.TERMINATE and code is not None)
     assert (record.code, record.closed_by) == (code, ClosedBy.UPSTREAM)
     assert (record.outcome, record.attempts) == ("relayed", 1), "what was answered is not repeated"
+
+
+async def test_an_upstream_that_never_answers_is_left_for_the_client_to_give_up(
+    rsa_keys: tuple[PrivateKey, PrivateKey], tmp_path: Path
+) -> None:
+    """Teleport may wait for a database for a minute: how long is too long only the client knows.
+
+    A client that closes has ended its direction; that it is gone shows when something is sent to
+    it, such as a keepalive probe. The reset that answers the probe is made here by hand.
+    """
+    stall = Fault(Step.HANDSHAKE, Action.STALL)
+    settings = {"handshake_timeout": 0.3, "connect_timeout": 0.3, "connection_upgrade": "never"}
+    async with talking_proxy(
+        Mode.TUNNEL, tmp_path, rsa_keys, stall, no_discovery=True, **settings
+    ) as (lab, proxy):
+        stream = await proxy.connect()
+        await stream.send_all(startup(user="alice"))
+        await trio.sleep(0.6)
+        assert proxy.records == [], "no time-out of ours is for this"
+        assert len(lab.faults.injected) == 1
+        await stream.send_eof()
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert proxy.records == [], "the answer may still come"
+        reset(stream)
+        record = await proxy.record()
+    assert (record.outcome, record.closed_by) == ("relayed", ClosedBy.CLIENT)
 
 
 # While clients wait

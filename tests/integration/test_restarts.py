@@ -40,12 +40,14 @@ class Clients:
         served: How many got to PostgreSQL's ReadyForQuery.
         refused: What the others were told, and how many seconds later.
         busy: How many are under way.
+        come_so_far: How many `come_and_count` has let in.
     """
 
     proxy: RunningProxy
     served: int = 0
     refused: list[tuple[bytes, float]] = field(default_factory=list)
     busy: int = 0
+    come_so_far: int = 0
 
     async def come_for(self, seconds: float) -> None:
         """50 new clients a second; returns when all of them are gone."""
@@ -54,6 +56,12 @@ class Clients:
                 while True:
                     nursery.start_soon(self.come)
                     await trio.sleep(INTERVAL)
+
+    def come_and_count(self, nursery: trio.Nursery) -> int:
+        """One more client; returns how many have come up to now."""
+        nursery.start_soon(self.come)
+        self.come_so_far += 1
+        return self.come_so_far
 
     async def come(self) -> None:
         self.busy += 1
@@ -87,6 +95,25 @@ async def test_no_client_notices_a_restart_of_three_seconds(proxy_in: ProxyIn, l
     assert clients.refused == []
     assert clients.served > 40 * DOWN
     assert max(record.attempts for record in records) > 1, "nobody came while it was down"
+
+
+async def test_who_was_not_answered_yet_does_not_notice_a_restart_at_a_busy_moment(
+    proxy_in: ProxyIn, lab: Lab
+) -> None:
+    """Whom the upstream has answered is cut off; everybody else gets to another one."""
+    async with proxy_in(Mode.TUNNEL, connect_grace=5.0) as proxy:
+        clients = Clients(proxy)
+        with trio.fail_after(PATIENCE):
+            async with trio.open_nursery() as nursery:
+                await until(lambda: clients.come_and_count(nursery) >= 40, PATIENCE)
+                await lab.stop_proxy()
+                assert clients.busy, "the moment was not busy"
+                await trio.sleep(0.5)
+                await lab.start_proxy()
+        records = await proxy.all_closed(40)
+    assert clients.refused == []
+    assert {record.code for record in records} <= {None, Code.UPSTREAM_LOST}
+    assert max(record.attempts for record in records) > 1
 
 
 async def test_an_outage_that_lasts_is_named_to_each_client_within_the_grace(

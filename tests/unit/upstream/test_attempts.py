@@ -46,6 +46,14 @@ def test_a_restart_after_an_accident_is_still_waited_for() -> None:
     assert attempts.after(Prospect.SOON, 0.5) is not None
 
 
+def test_an_upstream_that_goes_twice_may_close_twice() -> None:
+    attempts = Attempts(GRACE, 0.0, full_pauses())
+    for prospect in (Prospect.ONCE, Prospect.SOON, Prospect.ONCE, Prospect.SOON):
+        assert attempts.after(prospect, 0.5) is not None
+    assert attempts.after(Prospect.ONCE, 1.0) is not None
+    assert attempts.after(Prospect.ONCE, 1.0) is None
+
+
 def test_an_accident_does_not_use_up_the_attempt_with_a_newer_identity() -> None:
     attempts = Attempts(GRACE, 0.0, full_pauses())
     assert attempts.after(Prospect.ONCE, 0.0) == Retry(0.1)
