@@ -10,8 +10,10 @@ dialled: after a pause, or once tbot has written a newer identity. The client wa
 only when the grace is over.
 
 A client that leaves while it waits ends the wait: nobody needs the next attempt. Only pauses are
-watched. An attempt under way has its own limits, and a watch over each would cost every connection
-a task for the sake of the few that leave just then. Leaving is ending one's direction: TCP does not
+watched, and whoever has to wait for its turn to dial: a queue of clients that are gone would grow
+for as long as the upstream stalls, and hold up those that are still there. Any other attempt under
+way has its own limits, and a watch over each would cost every connection a task for the sake of the
+few that leave just then. Leaving is ending one's direction: TCP does not
 tell a client that is gone from one that only has nothing more to say. No database client ends its
 direction before it was answered, but if one does, it is told why at once. A cancel request's does
 so, and is not watched.
@@ -21,12 +23,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from typing import Final
 
 import trio
 
 from dbproxy.downstream.client import Client, ClientGone
 from dbproxy.downstream.progress import Progress
-from dbproxy.errors import Code, UpstreamError
+from dbproxy.errors import Code, DBProxyError, UpstreamError
 from dbproxy.events import ClosedBy, Event, UpstreamConnected, UpstreamRetried
 from dbproxy.identity import Identity, IdentityStore
 from dbproxy.layers import LayerError
@@ -38,9 +41,15 @@ from dbproxy.upstream import (
     UpstreamConnection,
     UpstreamDialer,
     explain_early_end,
+    too_slow,
 )
 
 __all__ = ["Bridge"]
+
+_LEFT_THE_QUEUE: Final = (
+    "the client left while it waited for its turn: as many connections to the Teleport Proxy as"
+    " --max-handshakes allows were being set up"
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -83,7 +92,7 @@ class Bridge:
         Raises:
             UpstreamError: No attempt was successful; the last one's failure.
             IdentityError: The identity is not valid now.
-            ClientGone: The client left while it was kept waiting for another attempt.
+            ClientGone: The client left while it was kept waiting for another attempt, or its turn.
         """
         flight = FirstFlight(carry.first_flight)
         attempts = Attempts(self.connect_grace, trio.current_time())
@@ -100,17 +109,20 @@ class Bridge:
     async def _attempt(
         self, client: Client, carry: Carry, flight: FirstFlight, progress: Progress
     ) -> RelayEnd:
-        upstream = await self._dial(carry, progress)
+        upstream = await self._dial(client, carry, progress)
         try:
             self._note_connected(upstream, progress)
             return await self._relay(client, upstream, carry, flight, progress)
         finally:
             await trio.aclose_forcefully(upstream.stream)
 
-    async def _dial(self, carry: Carry, progress: Progress) -> UpstreamConnection:
+    async def _dial(self, client: Client, carry: Carry, progress: Progress) -> UpstreamConnection:
         identity = await self._usable_identity()
         progress.generation = identity.generation
-        return await self.dialer.dial(self.protocol, identity, authenticate=carry.authenticate)
+        dial = partial(self.dialer.dial, self.protocol, identity, authenticate=carry.authenticate)
+        if carry.reply_expected and self.dialer.busy:
+            return await _dial_for_who_stays(client, dial)
+        return await dial()
 
     def _note_connected(self, upstream: UpstreamConnection, progress: Progress) -> None:
         progress.upstream = str(upstream.address)
@@ -142,32 +154,41 @@ class Bridge:
     ) -> RelayEnd:
         if carry.greeting is not None:
             await self._greet(upstream, carry.greeting)
-        progress.relay = self.relays.relay(
-            client.stream, upstream.stream, flight, upstream.remember
-        )
+
+        def answered() -> None:
+            upstream.remember()
+            if carry.authenticate:  # a later rejection is a new one, which a renewal may explain
+                self._rejections.pop(progress.generation, None)
+
+        progress.relay = self.relays.relay(client.stream, upstream.stream, flight, answered)
         end = await progress.relay.run()
-        if carry.reply_expected and not end.upstream_spoke and end.closed_by is ClosedBy.UPSTREAM:
-            raise explain_early_end(upstream.address, end.upstream_error or end.error)
+        if carry.reply_expected and not end.upstream_spoke:
+            early = explain_early_end(upstream.address, end.upstream_error or end.error)
+            # An upstream may end because the client has; it does not reject a certificate for that.
+            if end.closed_by is ClosedBy.UPSTREAM or early.code is Code.CERTIFICATE_REJECTED:
+                raise early
         return end
 
     async def _greet(self, upstream: UpstreamConnection, greeting: UpstreamGreeting) -> None:
         """Say what the upstream waits for and the client does not know about."""
         answer, missing = b"", len(greeting.answer)
+        limit = self.handshake_timeout
         try:
-            with trio.move_on_after(self.handshake_timeout):
+            with trio.fail_after(limit):
                 await upstream.stream.send_all(greeting.request)
                 while missing and (received := await upstream.stream.receive_some(missing)):
                     answer += received
                     missing -= len(received)
-                if missing:
-                    raise explain_early_end(upstream.address, None)
+        except trio.TooSlowError as error:
+            raise too_slow("answer to a request for TLS", upstream.address, limit) from error
         except (trio.BrokenResourceError, LayerError) as error:
             raise explain_early_end(upstream.address, error) from error
+        if missing:
+            raise explain_early_end(upstream.address, None)
         if answer != greeting.answer:
-            shown = repr(answer) if answer else f"nothing within {self.handshake_timeout:g} s"
             raise UpstreamError(
                 Code.UPSTREAM_PROTOCOL_ERROR,
-                f"the Teleport Proxy at {upstream.address} answered {shown} where the"
+                f"the Teleport Proxy at {upstream.address} answered {answer!r} where the"
                 f" {self.protocol.readable_name} protocol has {greeting.answer!r}",
             )
 
@@ -229,13 +250,46 @@ async def _wait_unless(
     ends: Sequence[Callable[[], Awaitable[object]]], wait: Callable[[], Awaitable[object]]
 ) -> None:
     """Wait for `wait`, or until one of `ends` has come."""
-
-    async def end(come: Callable[[], Awaitable[object]]) -> None:
-        await come()
-        nursery.cancel_scope.cancel()
-
     async with trio.open_nursery() as nursery:
         for come in ends:
-            nursery.start_soon(end, come)
+            nursery.start_soon(_end_when, come, nursery.cancel_scope)
         await wait()
         nursery.cancel_scope.cancel()
+
+
+async def _end_when(come: Callable[[], Awaitable[object]], scope: trio.CancelScope) -> None:
+    await come()
+    scope.cancel()
+
+
+async def _dial_for_who_stays(
+    client: Client, dial: Callable[[], Awaitable[UpstreamConnection]]
+) -> UpstreamConnection:
+    """Dial, unless the client leaves first.
+
+    Cancelled or failed, it leaves no socket behind.
+
+    Raises:
+        DBProxyError: As `dial` does.
+        ClientGone: The client has left.
+    """
+    upstream: UpstreamConnection | None = None
+    failure: DBProxyError | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_end_when, client.wait_until_left, nursery.cancel_scope)
+            try:
+                upstream = await dial()
+            except DBProxyError as error:  # kept out of the nursery's exception group
+                failure = error
+            nursery.cancel_scope.cancel()
+    except BaseException:
+        if upstream is not None:
+            await trio.aclose_forcefully(upstream.stream)
+        raise
+    if failure is not None:
+        raise failure
+    if upstream is None:
+        untold = UpstreamError(Code.UPSTREAM_UNREACHABLE, _LEFT_THE_QUEUE)
+        raise ClientGone(_LEFT_THE_QUEUE, untold.code, untold=untold)
+    return upstream

@@ -11,7 +11,7 @@ from dbproxy.upstream.names import parse_server_name
 from dbproxy.upstream.pins import parse_pins
 from dbproxy.upstream.roots import RootsFile
 from dbproxy.upstream.route import UpstreamRoute
-from dbproxy.upstream.secure import SecureDialer
+from dbproxy.upstream.secure import SecureDialer, too_slow
 from dbproxy.upstream.transport import Transport
 from dbproxy.upstream.trust import UpstreamTrust
 from dbproxy.upstream.webapi import FetchedAnswer
@@ -39,4 +39,5 @@ __all__ = [
     "parse_pins",
     "parse_server_name",
     "reasons_of",
+    "too_slow",
 ]

@@ -107,6 +107,11 @@ class UpstreamDialer:
         self._upgrades = UpgradeDecisions(self._test_upgrade)
         self._turns = trio.CapacityLimiter(max_handshakes)
 
+    @property
+    def busy(self) -> bool:
+        """Whether the next one to dial has to wait for its turn."""
+        return self._turns.available_tokens < 1
+
     async def dial(
         self, protocol: DatabaseProtocol, identity: Identity, *, authenticate: bool
     ) -> UpstreamConnection:
@@ -260,6 +265,8 @@ class UpstreamDialer:
             raise too_slow("answer to a request for TLS", address, limit) from error
         except (LayerError, trio.BrokenResourceError) as error:
             raise explain_early_end(address, error) from error
+        if not received:
+            raise explain_early_end(address, None)
         if received != answer:
             raise UpstreamError(
                 Code.UPSTREAM_TLS_FAILED,
