@@ -2,9 +2,9 @@
 
 Each row is a fault of the lab and the code that the client is told:
 
-- a stall is `upstream-unreachable` wherever it happens: a time-out cannot know what would have come;
-- who breaks off names the code: an outbound proxy `outbound-proxy-refused`, whoever has to answer an
-  upgrade `upgrade-failed`, whoever shakes hands `upstream-tls-failed`;
+- a stall is `upstream-unreachable` wherever it happens: a time-out cannot know what would come;
+- who breaks off names the code: an outbound proxy `outbound-proxy-refused`, whoever has to answer
+  an upgrade `upgrade-failed`, whoever shakes hands `upstream-tls-failed`;
 - a close without a word right after a ClientHello with ALPN values is how a Teleport Proxy turns
   down all of them, hence `alpn-not-supported`; after one without any it is `upstream-tls-failed`;
 - once our handshake is over it is `upstream-closed-early`, and an alert about certificates is

@@ -14,7 +14,7 @@ from loopback import open_server, tls_handler, wait_for_end
 from stand_in_proxies import CONNECTED, StandIn
 from tls_peers import Credentials, make_credentials, server_context
 
-from dbproxy.errors import Code, DBProxyError, UpstreamError, UsageError
+from dbproxy.errors import Code, DBProxyError, Prospect, UpstreamError, UsageError
 from dbproxy.identity import Identity
 from dbproxy.layers import PingLayer, TLSLayer
 from dbproxy.relay import LayeredStream
@@ -291,6 +291,12 @@ class TestThroughSOCKS:
         assert f"the outbound proxy socks5://127.0.0.1:{port} (from HTTPS_PROXY)" in error.message
         assert words in error.message
         assert next_words in error.next_step
+
+    async def test_one_that_breaks_off_may_be_restarting(self, through: MakeTransport) -> None:
+        async with open_server(StandIn([b"\x05\x00", b""]).handler) as port:
+            error = await refusal(through(f"socks5://127.0.0.1:{port}"))
+        assert isinstance(error, UpstreamError)
+        assert error.prospect is Prospect.ONCE
 
     @pytest.mark.parametrize("answers", [[b"\x05\x02", b"\x01\x01"], [b"\x05\xff"]])
     async def test_rejected_credentials_are_told_and_not_shown(
