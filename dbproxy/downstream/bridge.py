@@ -165,7 +165,8 @@ class Bridge:
         if carry.reply_expected and not end.upstream_spoke:
             early = explain_early_end(upstream.address, end.upstream_error or end.error)
             # An upstream may end because the client has; it does not reject a certificate for that.
-            if end.closed_by is ClosedBy.UPSTREAM or early.code is Code.CERTIFICATE_REJECTED:
+            rejected = end.upstream_error is not None and early.code is Code.CERTIFICATE_REJECTED
+            if rejected or end.closed_by is ClosedBy.UPSTREAM:
                 raise early
         return end
 

@@ -64,12 +64,13 @@ class PingWatch:
         self._start = self._latest = clock()
         self._least = inf
         self._gaps: deque[float] = deque(maxlen=_REMEMBERED)
+        self._limit = inf
 
     def __call__(self) -> float:
         """Seconds to wait for the next byte; infinite before the first ping."""
         if self._ping.pings_received != self._seen:
             self._note_pings()
-        return MISSED_PINGS * max((self._least, *self._gaps)) or inf
+        return self._limit
 
     def _note_pings(self) -> None:
         now, count = self._clock(), self._ping.pings_received
@@ -77,3 +78,4 @@ class PingWatch:
         self._gaps.append((now - self._latest) / (count - self._seen))
         self._least = min(self._least, (now - self._start) / count)
         self._latest, self._seen = now, count
+        self._limit = MISSED_PINGS * max(self._least, max(self._gaps)) or inf

@@ -142,6 +142,11 @@ def explain_handshake_failure(
             Code.UPSTREAM_TLS_FAILED,
             f"the TLS handshake with the Teleport Proxy at {address} failed: {error.reason}",
         )
+    if (vanished := _how_vanished(error)) is not None:
+        return UpstreamError(
+            Code.UPSTREAM_UNREACHABLE,
+            f"the server at {address} {vanished}, in the middle of the TLS handshake",
+        )
     was_reset = isinstance(error, trio.BrokenResourceError)
     if heard or was_reset or not alpn:
         how = "reset" if was_reset else "closed"

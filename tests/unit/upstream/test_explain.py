@@ -208,3 +208,6 @@ def test_a_peer_that_has_vanished_has_not_reset_the_connection() -> None:
     assert early.code is Code.UPSTREAM_UNREACHABLE
     for error in (lost, early):
         assert error.message.endswith("cannot be reached any more (connection timed out)")
+    code, message = handshake(vanished(), heard=b"\x16\x03\x03")
+    assert code is Code.UPSTREAM_UNREACHABLE
+    assert "cannot be reached any more (connection timed out)" in message
