@@ -136,7 +136,8 @@ class UpstreamDialer:
             except UpstreamError as error:
                 if error.code not in _STAYS:
                     self._routes.forget()
-                    self._upgrades.forget(route.address)
+                    refused = error.code is Code.ALPN_NOT_SUPPORTED
+                    self._upgrades.forget(route.address, answered=refused)
                 raise _with_discovery_problem(error, route) from error
         stream, layers, upgraded = built
         return UpstreamConnection(

@@ -9,6 +9,7 @@ import pytest
 import trio
 from data_client import data_connection, take_first_message
 from lab_client import startup, until
+from loopback import free_port
 from odd_pieces import Stream
 from running_proxy import (
     PATIENCE,
@@ -19,8 +20,16 @@ from running_proxy import (
 )
 
 from dbproxy import Code, Mode
-from dbproxy.events import IdentityLoaded
-from dbproxy.lab import DatabaseResource, Lab, guide, open_lab
+from dbproxy.events import IdentityLoaded, UpstreamRetried
+from dbproxy.lab import (
+    BalancerOptions,
+    DatabaseResource,
+    Lab,
+    UnknownALPN,
+    guide,
+    open_balancer,
+    open_lab,
+)
 from dbproxy.lab.handshake import Handshake
 from dbproxy.lab.keys import PrivateKey
 
@@ -146,6 +155,37 @@ async def greeting_lab(directory: Path) -> AsyncIterator[Lab]:
     async with open_lab(databases=[database], directory=directory, handler=greet) as lab:
         lab.create_role(guide.role_yaml())
         yield lab
+
+
+@pytest.mark.parametrize("unknown_alpn", [UnknownALPN.IGNORE, UnknownALPN.ALERT])
+async def test_a_balancer_that_is_away_is_recognised_when_it_is_back(
+    unknown_alpn: UnknownALPN, rsa_keys: tuple[PrivateKey, PrivateKey], tmp_path: Path
+) -> None:
+    """While it is away dbproxy has to guess that there is none.
+
+    One that closes without a word is never recognised: a Teleport Proxy does that, too.
+    """
+    options = BalancerOptions(listen=f"127.0.0.1:{free_port()}", unknown_alpn=unknown_alpn)
+    answers: list[bytes] = []
+
+    async def come() -> None:
+        async with data_connection(proxy) as stream:
+            answers.append(bytes(await stream.receive_some()))
+
+    async with greeting_lab(tmp_path / "lab") as lab:
+        destination = Destination(tmp_path / "machine-id", lab, rsa_keys)
+        await destination.renew()
+        way = {"proxy": options.listen, "connect_grace": PATIENCE}
+        async with running_proxy(Mode.TUNNEL, lab, destination.directory, **way) as proxy:
+            with trio.fail_after(PATIENCE):
+                async with trio.open_nursery() as nursery:
+                    for _ in range(3):
+                        nursery.start_soon(come)
+                    await until(lambda: len(proxy.of(UpstreamRetried)) >= 3, PATIENCE)
+                    async with open_balancer(lab, options):
+                        await has_come(answers, 3)
+                        nursery.cancel_scope.cancel()
+    assert answers == [b"welcome"] * 3
 
 
 async def has_come(answers: list[bytes], count: int) -> None:

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 from dialers import secure_dialer
 from identities import Authority
-from loopback import open_server, tls_handler, wait_for_end
+from loopback import free_port, open_server, tls_handler, wait_for_end
 from stand_in_proxies import CONNECTED, StandIn
 from tls_peers import Credentials, make_credentials, server_context
 
@@ -108,11 +108,6 @@ class TestDirectly:
         error = await refusal(Transport({}, proxy_tls), ProxyAddress("127.0.0.1", free_port()))
         assert error.code is Code.UPSTREAM_UNREACHABLE
         assert "connect to the Teleport Proxy at 127.0.0.1" in error.message
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 class TestThroughHTTP:
