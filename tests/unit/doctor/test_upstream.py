@@ -23,6 +23,7 @@ from dbproxy.doctor import (
     Finding,
     UpstreamEvidence,
     Verdict,
+    inner_handshake,
     look_upstream,
     outcomes_of,
 )
@@ -61,6 +62,18 @@ def rsa_key() -> RSAPrivateKey:
 def _nothing_left() -> Any:
     with no_descriptor_left():
         yield
+
+
+@pytest.fixture(autouse=True)
+def _hurried(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is content is not waited for long, where no rejection is to come."""
+    if "patient" not in request.fixturenames:
+        monkeypatch.setattr(inner_handshake, "PATIENCE", 0.05)
+
+
+@pytest.fixture
+def patient() -> None:
+    """A rejection may take its time; it ends the wait."""
 
 
 @asynccontextmanager
@@ -108,7 +121,7 @@ def seen() -> UpstreamEvidence:
 class NobodyKnows(trio.abc.HostnameResolver):
     """Knows no name."""
 
-    async def getaddrinfo(self, *_: Any, **__: Any) -> Any:
+    async def getaddrinfo(self, host: Any, port: Any, *_: Any, **__: Any) -> Any:
         await trio.lowlevel.checkpoint()
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -119,7 +132,7 @@ class NobodyKnows(trio.abc.HostnameResolver):
 class TwoAddresses(NobodyKnows):
     """Every name leads to the lab, and to an address at which nobody listens."""
 
-    async def getaddrinfo(self, _host: Any, port: Any, *_: Any, **__: Any) -> Any:
+    async def getaddrinfo(self, host: Any, port: Any, *_: Any, **__: Any) -> Any:
         await trio.lowlevel.checkpoint()
         kind = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
         return [(*kind, (address, int(port))) for address in ("127.0.0.1", "127.0.0.2")]
@@ -190,6 +203,7 @@ async def test_a_balancer_and_an_outbound_proxy_are_seen(tmp_path: Path, look: L
     assert found["connection-upgrade"].message.startswith("connections are upgraded: the server ")
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("mode", [{}, {"tunnel": True}])
 async def test_a_rejected_certificate_is_seen_although_the_handshake_is_fine(
     tmp_path: Path, look: Look, mode: dict[str, bool]
@@ -201,6 +215,7 @@ async def test_a_rejected_certificate_is_seen_although_the_handshake_is_fine(
     assert "certificate_expired" in found["certificate-accepted"].message
 
 
+@pytest.mark.usefixtures("patient")
 async def test_clients_that_are_locked_out_are_seen(tmp_path: Path, look: Look) -> None:
     async with cluster_with(tmp_path) as lab:
         lab.admission.locked.add("bot-app")
@@ -265,6 +280,7 @@ async def test_a_client_handshake_that_stalls_is_called_slow_and_not_closed(
     assert "took longer than 0.3 s" in found["client-authority"].message
 
 
+@pytest.mark.usefixtures("patient")
 async def test_what_a_client_is_shown_is_told_although_its_certificate_is_rejected(
     tmp_path: Path, look: Look
 ) -> None:
@@ -373,9 +389,13 @@ async def test_each_address_is_tried_and_those_that_fail_are_named(
     assert f"but not to 127.0.0.2:{port}" in found["proxy-tcp"].message
 
 
-async def test_the_doctor_can_be_interrupted(tmp_path: Path, look: Look) -> None:
-    plan = FaultPlan(Fault(Step.HANDSHAKE, Action.STALL))
-    async with cluster_with(tmp_path, faults=plan) as lab:
+@pytest.mark.parametrize(
+    "fault",
+    [Fault(Step.HANDSHAKE, Action.STALL), Fault(Step.RECEIVED, Action.STALL, size=1)],
+    ids=str,
+)
+async def test_the_doctor_can_be_interrupted(tmp_path: Path, look: Look, fault: Fault) -> None:
+    async with cluster_with(tmp_path, faults=FaultPlan(fault)) as lab:
         with trio.move_on_after(0.3) as interrupt:
             await look(lab)
     assert interrupt.cancelled_caught  # and no descriptor is left
