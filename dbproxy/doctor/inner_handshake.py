@@ -18,7 +18,7 @@ from dbproxy.layers import LayerError, TLSLayer
 from dbproxy.protocols import UpstreamGreeting
 from dbproxy.upstream import UpstreamConnection, ask_for_tls, explain_early_end, too_slow
 
-__all__ = ["InnerServer", "check_not_rejected", "shake_hands_inside"]
+__all__ = ["PATIENCE", "InnerServer", "check_not_rejected", "shake_hands_inside"]
 
 PATIENCE: Final = 1.0
 """Seconds that a server has to reject our certificate after the handshake."""

@@ -10,6 +10,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from dbproxy.doctor.finding import Check, Finding, failed, failed_with, fine, skipped, warned
+from dbproxy.doctor.inner_handshake import PATIENCE
 from dbproxy.doctor.upstream_evidence import UpstreamEvidence, WebCertificate
 from dbproxy.errors import Code, DBProxyError
 from dbproxy.identity.duration import in_words
@@ -22,6 +23,7 @@ _SOON: Final = timedelta(days=7)
 _MOST_SKEW: Final = timedelta(seconds=30)
 """Teleport dates its certificates back by a minute; half of that is worth a warning."""
 _NO_ADDRESS: Final = "the address of the Teleport Proxy is not known"
+_NO_TLS: Final = "needs a trusted connection to the web port"
 _NO_IDENTITY: Final = "needs an identity that can be used"
 _MILLISECONDS: Final = 1000
 _FOR_WANT_OF_AUTHORITY: Final = frozenset(
@@ -133,7 +135,7 @@ def _why_not(seen: UpstreamEvidence) -> str:
     if seen.configured_problem is not None:
         return _NO_ADDRESS
     if seen.web is None:
-        return "the web port cannot be reached"
+        return _NO_TLS
     if seen.identity is None:
         return _NO_IDENTITY
     return "the database protocol of the certificate is not supported"
@@ -141,7 +143,7 @@ def _why_not(seen: UpstreamEvidence) -> str:
 
 def _discovery(seen: UpstreamEvidence) -> Finding:
     if seen.facts_problem is not None and seen.web_problem is not None:
-        return skipped("the web port cannot be reached")
+        return skipped(_NO_TLS)
     if seen.facts_problem is not None:
         return warned(Code.DISCOVERY_FAILED, seen.facts_problem)
     if (facts := seen.facts) is None:
@@ -195,8 +197,9 @@ def _session(seen: UpstreamEvidence) -> Finding:
         return skipped(_why_not(seen))
     pings = "with pings" if session.alpn.endswith("-ping") else "without pings"
     return fine(
-        f"the certificate is accepted: {session.alpn or 'no ALPN'} over {session.tls_version},"
-        f" {pings}, after {session.seconds * _MILLISECONDS:.0f} ms"
+        f"the certificate is accepted, for it was not rejected within {PATIENCE:g} s:"
+        f" {session.alpn or 'no ALPN'} over {session.tls_version}, {pings}, after"
+        f" {session.seconds * _MILLISECONDS:.0f} ms"
     )
 
 

@@ -34,7 +34,7 @@ async def ask_for_tls(
             await stream.send_all(greeting.request)
             received = await stream.receive_some(len(greeting.answer))
     except trio.TooSlowError as error:
-        raise too_slow("answer to a request for TLS", address, limit) from error
+        raise too_slow("request for TLS", address, limit) from error
     except (LayerError, trio.BrokenResourceError) as error:
         raise explain_early_end(address, error) from error
     if received != greeting.answer:
