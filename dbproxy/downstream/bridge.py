@@ -181,7 +181,7 @@ class Bridge:
                     answer += received
                     missing -= len(received)
         except trio.TooSlowError as error:
-            raise too_slow("answer to a request for TLS", upstream.address, limit) from error
+            raise too_slow("request for TLS", upstream.address, limit) from error
         except (trio.BrokenResourceError, LayerError) as error:
             raise explain_early_end(upstream.address, error) from error
         if missing:

@@ -350,7 +350,7 @@ class TestWithoutRouting:
     @pytest.mark.parametrize(
         ("answers", "code", "words"),
         [
-            ([None], Code.UPSTREAM_UNREACHABLE, "answer to a request for TLS"),
+            ([None], Code.UPSTREAM_UNREACHABLE, "the request for TLS"),
             ([b""], Code.UPSTREAM_CLOSED_EARLY, "closed the connection before it sent anything"),
             ([b"N"], Code.UPSTREAM_TLS_FAILED, "answered b'N' when asked for TLS"),
             ([b"S", None], Code.UPSTREAM_UNREACHABLE, "the TLS handshake"),
