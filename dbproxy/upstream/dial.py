@@ -260,6 +260,8 @@ class UpstreamDialer:
             raise too_slow("answer to a request for TLS", address, limit) from error
         except (LayerError, trio.BrokenResourceError) as error:
             raise explain_early_end(address, error) from error
+        if not received:
+            raise explain_early_end(address, None)
         if received != answer:
             raise UpstreamError(
                 Code.UPSTREAM_TLS_FAILED,
