@@ -113,7 +113,7 @@ def explain_handshake_failure(
         address: The Teleport Proxy's.
         error: A `LayerError`, or what the transport raised.
         complaint: What was wrong with the server's certificate, if anything.
-        alpn: The values that were offered.
+        alpn: The values that were offered; without any, a close says nothing about them.
         heard: The first bytes that the server sent, if any.
     """
     if complaint is not None:
@@ -142,7 +142,7 @@ def explain_handshake_failure(
             Code.UPSTREAM_TLS_FAILED,
             f"the TLS handshake with the Teleport Proxy at {address} failed: {error.reason}",
         )
-    if heard or isinstance(error, trio.BrokenResourceError):
+    if heard or not alpn or isinstance(error, trio.BrokenResourceError):
         how = "reset" if isinstance(error, trio.BrokenResourceError) else "closed"
         when = "in the middle of" if heard else "before it answered"
         return UpstreamError(

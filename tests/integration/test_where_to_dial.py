@@ -4,14 +4,17 @@ What the Teleport Proxy says, what the settings and the environment say, and wha
 dbproxy runs. The usual ways are in `test_ways.py`.
 """
 
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from database_clients import Psql, refused_psql, select_one, with_psycopg
+import trio
+from database_clients import Psql, refused_psql, select_one, until_asleep, with_psycopg
 from running_proxy import (
+    PATIENCE,
     Destination,
     ProxyIn,
     RunningProxy,
@@ -141,6 +144,27 @@ async def test_with_tls_routing_off_many_bytes_arrive_both_ways(
             proxy, lambda connection: connection.execute("SELECT %s::text", (text,)).fetchone()
         )
     assert answer == (text,)
+
+
+@every_mode
+async def test_with_tls_routing_off_a_query_can_be_cancelled(
+    mode: Mode, lab: Lab, proxy_in: ProxyIn, psql: Psql, postgres: EmbeddedPostgres
+) -> None:
+    name = f"unrouted-{mode}"
+    async with (
+        separate_listener(lab) as listener,
+        proxy_in(mode) as proxy,
+        psql.running(proxy, "SELECT pg_sleep(30)", application_name=name) as process,
+    ):
+        await until_asleep(postgres, name)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        with trio.fail_after(PATIENCE):
+            message = b"".join([piece async for piece in process.stderr]).decode()
+        records = await proxy.all_closed(2)
+    assert "canceling statement due to user request" in message
+    assert [record.outcome for record in records] == ["cancel-request", "relayed"]
+    assert listener.accepted == 2
 
 
 @every_mode
