@@ -360,3 +360,21 @@ async def test_a_balancer_that_appears_costs_no_client_an_error(
                 await connect_once(proxy)
                 assert proxy.of(UpstreamRetried) == retried
     assert [event.code for event in retried] == [Code.ALPN_NOT_SUPPORTED]
+
+
+@every_mode
+async def test_a_proxy_that_publishes_another_address_is_followed_when_the_old_one_fails(
+    mode: Mode, clock: MockClock, lab: Lab, proxy_in: ProxyIn
+) -> None:
+    async with open_balancer(lab) as new, proxy_in(mode, connect_grace=5.0) as proxy:
+        async with open_balancer(lab) as old:
+            lab.web = WebOptions(public_addr=old.address)
+            assert (await connect_once(proxy)).address == old.address
+            clock.jump(RETEST_AFTER)
+            lab.web = WebOptions(public_addr=new.address)
+            assert (await connect_once(proxy)).address == old.address  # it works: nobody asks
+        assert (await connect_once(proxy)).address == new.address
+        told = [event.address for event in proxy.of(UpstreamDiscovered)]
+        retried = {event.code for event in proxy.of(UpstreamRetried)}
+    assert told == [old.address, new.address]
+    assert retried == {Code.UPSTREAM_UNREACHABLE}
