@@ -259,4 +259,4 @@ class TestRejection:
         await bench.converse(STARTUP)
         assert bench.record.code is Code.CERTIFICATE_REJECTED
         (retry,) = (event for event in bench.events if isinstance(event, UpstreamRetried))
-        assert retry.pause == 0
+        assert retry.pause < GRACE / 2  # what the first one's dial took, when the machine is busy
