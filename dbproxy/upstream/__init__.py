@@ -11,7 +11,8 @@ from dbproxy.upstream.names import parse_server_name
 from dbproxy.upstream.pins import parse_pins
 from dbproxy.upstream.roots import RootsFile
 from dbproxy.upstream.route import UpstreamRoute
-from dbproxy.upstream.secure import SecureDialer
+from dbproxy.upstream.secure import SecureDialer, too_slow
+from dbproxy.upstream.starttls import ask_for_tls
 from dbproxy.upstream.transport import Transport
 from dbproxy.upstream.trust import UpstreamTrust
 from dbproxy.upstream.webapi import FetchedAnswer
@@ -34,9 +35,11 @@ __all__ = [
     "UpstreamRoute",
     "UpstreamTrust",
     "WebFetcher",
+    "ask_for_tls",
     "explain_early_end",
     "explain_loss",
     "parse_pins",
     "parse_server_name",
     "reasons_of",
+    "too_slow",
 ]
