@@ -261,7 +261,7 @@ class TestRejection:
         await bench.converse(STARTUP)
         assert bench.record.code is Code.CERTIFICATE_REJECTED
         (retry,) = (event for event in bench.events if isinstance(event, UpstreamRetried))
-        assert retry.pause == 0
+        assert retry.pause < GRACE / 2  # what the first one's dial took, when the machine is busy
 
     async def test_a_certificate_that_was_accepted_meanwhile_is_waited_for_anew(
         self, make_bench: MakeBench
