@@ -37,10 +37,13 @@ __all__ = [
     "Listening",
     "Stopped",
     "Subscriber",
+    "SupervisorLost",
     "TunnelFailed",
     "UpstreamConnected",
     "UpstreamDiscovered",
     "UpstreamRetried",
+    "WorkerFailed",
+    "WorkerStarted",
 ]
 
 
@@ -68,7 +71,7 @@ class ConnectionRecord:
     """The one record that each connection ends in.
 
     Attributes:
-        id: Unique in this process, counting from 1.
+        id: Unique in this process, counting from 1; with several workers, in each of them.
         peer: The client: `127.0.0.1:54321`, or `unix pid=… uid=…`.
         mode: `passthrough`, `terminate` or `tunnel`.
         service: The Teleport database service.
@@ -256,6 +259,45 @@ class TunnelFailed(Event):
     reason: str
     next_step: str
     error: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStarted(Event):
+    """One of several processes that serve the port is ready.
+
+    Its own events carry the same number, which no later worker gets.
+    """
+
+    name: ClassVar[str] = "worker-started"
+    worker: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerFailed(Event):
+    """One of several processes that serve the port has ended unasked, or could not begin.
+
+    Another one takes its place in `retry_in` seconds; None when none does, because dbproxy is being
+    stopped.
+    """
+
+    name: ClassVar[str] = "worker-failed"
+    level: ClassVar[Level] = Level.ERROR
+    worker: int
+    code: Code
+    reason: str
+    next_step: str
+    retry_in: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupervisorLost(Event):
+    """The process that looks after this one is gone, so this one drains and ends."""
+
+    name: ClassVar[str] = "supervisor-lost"
+    level: ClassVar[Level] = Level.ERROR
+    reason: str
+    next_step: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
