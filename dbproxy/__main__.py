@@ -11,7 +11,7 @@ import os
 import signal
 from typing import NoReturn
 
-from dbproxy.workers.variable import HANDOVER
+from dbproxy.workers.beginning import HANDOVER, TERMINAL_SIGNALS
 
 __all__ = ["main"]
 
@@ -19,8 +19,11 @@ __all__ = ["main"]
 def main() -> NoReturn:
     """Run the command line of this process and exit."""
     if HANDOVER in os.environ:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        for number in TERMINAL_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(
+            signal.SIG_UNBLOCK, TERMINAL_SIGNALS
+        )  # which began with them blocked
     elif signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is to be ignored
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from dbproxy import cli  # late: see above

@@ -15,7 +15,7 @@ from typing import Final, Self
 
 from dbproxy._version import __version__
 from dbproxy.errors import UsageError
-from dbproxy.workers.variable import HANDOVER
+from dbproxy.workers.beginning import HANDOVER
 
 __all__ = ["Handover", "above_standard", "open_log_lock"]
 

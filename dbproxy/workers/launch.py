@@ -1,11 +1,19 @@
-"""Starting a worker, and seeing it to its end."""
+"""Starting a worker, and seeing it to its end.
+
+Problem: Ctrl-C is for every process of the foreground, and an interpreter that is just starting
+answers it with a traceback, before any line of ours can run. Choice: a worker begins with SIGINT
+and SIGHUP held back, which an exec inherits, and lets them go once it ignores them (in
+`dbproxy.__main__`). The mask belongs to a thread, hence `subprocess` in this one rather than trio's
+`open_process`, which uses another. It takes two milliseconds, in a process that carries no bytes.
+"""
 
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,6 +21,7 @@ import trio
 
 from dbproxy._version import __version__
 from dbproxy.errors import Code, DBProxyError
+from dbproxy.workers.beginning import TERMINAL_SIGNALS
 from dbproxy.workers.channel import Channel
 from dbproxy.workers.handover import Handover, above_standard
 from dbproxy.workers.messages import StopNow
@@ -20,6 +29,8 @@ from dbproxy.workers.roster import End, How
 
 __all__ = ["WorkerProcess", "launch", "own_command"]
 
+_POLL: Final = 0.05
+"""Seconds between looks at a process, where the system has no better way to wait for it."""
 _LAST_WORDS: Final = 10.0
 """Seconds that a worker has to end once it has closed its channel: it writes its log."""
 
@@ -30,7 +41,7 @@ def own_command() -> tuple[str, ...]:
     return (sys.executable or interpreter, *arguments)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class WorkerProcess:
     """A worker that runs.
 
@@ -38,11 +49,13 @@ class WorkerProcess:
         number: Which one.
         process: The process.
         channel: Our end of the channel to it.
+        is_ready: Whether it has said that it serves.
     """
 
     number: int
-    process: trio.Process
+    process: "subprocess.Popen[bytes]"
     channel: Channel
+    is_ready: bool = False
 
     @property
     def pid(self) -> int:
@@ -52,32 +65,47 @@ class WorkerProcess:
     async def ended(self) -> End:
         """Wait for the end of a worker that has closed its channel; in the end it is killed."""
         with trio.move_on_after(_LAST_WORDS):
-            await self.process.wait()
-        if self.process.returncode is None:
+            await self._wait()
+        if self.process.poll() is None:
             self.process.kill()
-        return self._end(await self.process.wait())
+        return self._end(await self._wait())
 
     async def dismiss(self, patience: float) -> bool:
         """End it at once, also when this is cancelled, and close the channel.
+
+        One that is not ready yet has nothing to lose, and is not waited for.
 
         Args:
             patience: Seconds that it may take, before it is killed.
 
         Returns:
-            Whether it had to be killed.
+            Whether one that was ready had to be killed.
         """
-        killed = False
         with trio.CancelScope(shield=True):
-            if self.process.returncode is None:
+            if self.is_ready and self.process.poll() is None:
                 self.channel.send(StopNow())
                 with trio.move_on_after(patience):
-                    await self.process.wait()
-            if self.process.returncode is None:
-                killed = True
+                    await self._wait()
+            is_left = self.process.poll() is None
+            if is_left:
                 self.process.kill()
-                await self.process.wait()
+                await self._wait()
         self.channel.close()
-        return killed
+        return is_left and self.is_ready
+
+    async def _wait(self) -> int:
+        """Wait for the end of the process, also after a cancelled wait; returns its status."""
+        while (status := self.process.poll()) is None:
+            try:
+                descriptor = os.pidfd_open(self.pid)
+            except (AttributeError, OSError):  # not on this system
+                await trio.sleep(_POLL)
+                continue
+            try:
+                await trio.lowlevel.wait_readable(descriptor)
+            finally:
+                os.close(descriptor)
+        return status
 
     def _end(self, status: int) -> End:
         if status == 0 or status == -signal.SIGTERM:  # the latter before it could handle it
@@ -90,12 +118,10 @@ class WorkerProcess:
         return DBProxyError(Code.WORKER_LOST, message)
 
 
-async def launch(
+def launch(
     command: Sequence[str], number: int, listener: socket.socket, log_lock: int | None
 ) -> WorkerProcess:
     """Start a worker.
-
-    Cancelled, it has started none.
 
     Args:
         command: The command line.
@@ -106,40 +132,42 @@ async def launch(
     Raises:
         DBProxyError: `worker-lost`: the system does not start it.
     """
-    ours, theirs = _pair(number)
-    try:
-        # A copy, because the caller may close its own one before the process has begun.
-        with theirs, above_standard(listener.dup()) as inherited:
-            handover = Handover(
-                version=__version__,
-                worker=number,
-                listener=inherited.fileno(),
-                channel=theirs.fileno(),
-                log_lock=log_lock,
-            )
-            process = await trio.lowlevel.open_process(
-                command,
-                env=os.environ | handover.environment(),
-                pass_fds=handover.descriptors(),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,  # the start message is the supervisor's
-                stderr=subprocess.DEVNULL if log_lock is None else None,
-            )
-    except OSError as error:
-        ours.close()
-        raise _not_started(number, error) from error
-    except BaseException:
-        ours.close()
-        raise
-    return WorkerProcess(number, process, Channel(ours))
-
-
-def _pair(number: int) -> tuple[socket.socket, socket.socket]:
     try:
         ours, theirs = socket.socketpair()
     except OSError as error:
         raise _not_started(number, error) from error
-    return ours, above_standard(theirs)
+    try:
+        with above_standard(theirs) as channel, above_standard(listener.dup()) as inherited:
+            handover = Handover(
+                version=__version__,
+                worker=number,
+                listener=inherited.fileno(),
+                channel=channel.fileno(),
+                log_lock=log_lock,
+            )
+            with _held_back():
+                process = subprocess.Popen(  # noqa: S603 - the command that we run as
+                    command,
+                    env=os.environ | handover.environment(),
+                    pass_fds=handover.descriptors(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,  # the start message is the supervisor's
+                    stderr=subprocess.DEVNULL if log_lock is None else None,
+                )
+    except OSError as error:
+        ours.close()
+        raise _not_started(number, error) from error
+    return WorkerProcess(number, process, Channel(ours))
+
+
+@contextmanager
+def _held_back() -> Iterator[None]:
+    """In this thread, and in what it starts, terminal signals wait."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _not_started(number: int, error: OSError) -> DBProxyError:

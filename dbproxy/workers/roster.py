@@ -109,11 +109,6 @@ class Roster:
     def __post_init__(self) -> None:
         self._places = [_Filled(self.make_backoff()) for _ in range(self.size)]
 
-    @property
-    def stopping(self) -> bool:
-        """Whether nobody is replaced any more."""
-        return self._stopping
-
     def begins(self, place: int, now: float) -> int | None:
         """A worker is about to be started; returns its number, or None if it must not be."""
         if self._stopping:

@@ -146,14 +146,12 @@ class Supervisor:
     async def _employ(self, place: int, number: int, port: "_Port") -> End:
         """Start a worker, and stay with it until its end."""
         try:
-            worker = await launch(self._command, number, port.listener, self._log_lock)
+            worker = launch(self._command, number, port.listener, self._log_lock)
         except DBProxyError as error:
             return End(How.CRASHED, error)
         self._workers[number] = worker
         try:
             worker.channel.send(port.first_message)
-            if self._roster.stopping:  # since the launch has begun
-                worker.channel.send(Stop())
             return await self._attend(place, worker)
         finally:
             if await worker.dismiss(0 if self._patience.cancel_called else _NO_PATIENCE):
@@ -180,6 +178,7 @@ class Supervisor:
     def _note(self, message: Message, place: int, worker: WorkerProcess) -> None:
         match message:
             case Ready():
+                worker.is_ready = True
                 self._roster.ready(place)
                 self._publish(WorkerStarted(worker=worker.number, pid=worker.pid))
                 self._opened.set()

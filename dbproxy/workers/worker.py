@@ -78,8 +78,8 @@ class Worker:
     async def run(self) -> None:
         """Serve until the supervisor says so or is gone, or SIGTERM comes; alone in trio's loop.
 
-        SIGINT and SIGHUP, which terminals send to every process of theirs, are ignored from the
-        first moment on (`dbproxy.__main__`): they are the supervisor's business.
+        What terminals send to every process of theirs, SIGINT and SIGHUP, is the supervisor's
+        business (`dbproxy.__main__` ignores it).
         """
         own_the_loop()
         try:

@@ -10,8 +10,8 @@ import pytest
 
 from dbproxy import __version__
 from dbproxy.errors import UsageError
+from dbproxy.workers.beginning import HANDOVER
 from dbproxy.workers.handover import Handover, above_standard, open_log_lock
-from dbproxy.workers.variable import HANDOVER
 
 
 @pytest.fixture
