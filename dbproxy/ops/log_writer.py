@@ -11,7 +11,8 @@ non-blocking is no option: that flag belongs to the open file, which other proce
 With `--workers` several processes write to one descriptor. A pipe keeps only 4096 bytes together
 (pipe(7), PIPE_BUF), so each write is made under a lock that the processes share. It is one of
 fcntl(2): those belong to a process, though its file is inherited, and end with it, so a worker that
-is killed holds up nobody.
+is killed holds up nobody. One that is halted (SIGSTOP, a debugger) in the middle of a write holds up
+the log of all, as a reader who has stopped does, and likewise no connection.
 """
 
 import fcntl

@@ -29,6 +29,7 @@ from dbproxy.events import (
 from dbproxy.proxy import Started
 from dbproxy.settings import Settings
 from dbproxy.workers import supervisor as supervisor_module
+from dbproxy.workers.launch import own_command
 from dbproxy.workers.roster import Roster
 from dbproxy.workers.supervisor import Supervisor
 
@@ -215,6 +216,22 @@ class TestServing:
                 told += capfd.readouterr().err
             bench.supervisor.stop()
         assert {"worker 1 reloads", "worker 2 reloads"} <= set(told.splitlines())
+
+    async def test_where_the_system_has_no_descriptors_for_processes_they_are_looked_at(
+        self, destination: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delattr(os, "pidfd_open", raising=False)
+        async with running(destination, "serve", "asked", "serve") as bench:
+            await bench.until(WorkerStarted, 3)
+            bench.supervisor.stop()
+        assert bench.of(WorkerFailed) == []
+
+    def test_a_worker_is_started_as_this_process_was(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys, "orig_argv", ["python3", "-m", "dbproxy", "db"])
+        monkeypatch.setattr(sys, "executable", "/opt/dbproxy/bin/python")
+        assert own_command() == ("/opt/dbproxy/bin/python", "-m", "dbproxy", "db")
+        monkeypatch.setattr(sys, "executable", "")
+        assert own_command() == ("python3", "-m", "dbproxy", "db")
 
 
 class TestFailingToStart:
