@@ -12,10 +12,21 @@ from typing import Any, Final
 from cryptography.hazmat.bindings.openssl.binding import Binding
 from OpenSSL import SSL
 
-__all__ = ["Records", "Scratch"]
+__all__ = ["SETTLED", "Records", "Scratch"]
+
+SETTLED: Final = 1 << 31
+"""No result of OpenSSL's: it reads less than that at once."""
 
 _lib: Final[Any] = Binding.lib
 _ffi: Final[Any] = Binding.ffi
+_ssl_read: Final[Any] = _lib.SSL_read
+_ssl_write: Final[Any] = _lib.SSL_write
+_bio_read: Final[Any] = _lib.BIO_read
+_bio_write: Final[Any] = _lib.BIO_write
+_bio_pending: Final[Any] = _lib.BIO_get_mem_data
+"""Returns how many bytes are in a BIO in memory."""
+_nowhere: Final[Any] = _ffi.new("char **")
+"""Where it puts their address, which nobody needs."""
 
 
 class Scratch:
@@ -61,18 +72,17 @@ class Records:
             start: From where on.
 
         Returns:
-            Where they end, and OpenSSL's result that ended the reading.
+            Where they end, and `SETTLED` when that was all and nothing is to be said to the peer;
+            otherwise OpenSSL's last result.
         """
-        _lib.BIO_write(self._into, wire.pointer, size)
-        read, ssl, pointer, room, position = (
-            _lib.SSL_read,
-            self._ssl,
-            plain.pointer,
-            plain.size,
-            start,
-        )
-        while (taken := read(ssl, pointer + position, room - position)) > 0:
+        ssl, into = self._ssl, self._into
+        _bio_write(into, wire.pointer, size)
+        pointer, room = plain.pointer, plain.size
+        position = start
+        while (taken := _ssl_read(ssl, pointer + position, room - position)) > 0:
             position += taken
+            if not _bio_pending(into, _nowhere):
+                return position, taken if _bio_pending(self._from, _nowhere) else SETTLED
         return position, taken
 
     def wants_more(self, result: int) -> bool:
@@ -82,10 +92,10 @@ class Records:
 
     def seal(self, plain: Scratch, start: int, end: int) -> int:
         """Encrypt bytes; returns OpenSSL's result, more than 0 when all is well."""
-        sealed: int = _lib.SSL_write(self._ssl, plain.pointer + start, end - start)
+        sealed: int = _ssl_write(self._ssl, plain.pointer + start, end - start)
         return sealed
 
     def take(self, wire: Scratch) -> int:
         """Put what waits for the wire into `wire`; returns how much, less than 1 for nothing."""
-        taken: int = _lib.BIO_read(self._from, wire.pointer, wire.size)
+        taken: int = _bio_read(self._from, wire.pointer, wire.size)
         return taken

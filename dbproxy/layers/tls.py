@@ -19,7 +19,7 @@ from typing import Final
 from OpenSSL import SSL
 
 from dbproxy.layers.base import ByteData, Layer, LayerError, TruncatedError
-from dbproxy.layers.openssl import Records, Scratch
+from dbproxy.layers.openssl import Records
 
 __all__ = ["TLSError", "TLSLayer"]
 
@@ -128,30 +128,21 @@ class TLSLayer(Layer):
             failure.__cause__ = error
         return records, failure
 
-    def open_records(self, wire: Scratch, size: int, plain: Scratch, start: int) -> int:
-        """As `receive`, on buffers: decrypted bytes go to `plain` from `start` on.
+    def note_result(self, result: int, *, empty: bool) -> None:
+        """Take note of why `Records.open` has stopped reading.
 
-        Returns:
-            Where they end.
+        Args:
+            result: OpenSSL's last result.
+            empty: Whether nothing was read before; otherwise an error is kept until the next time.
 
         Raises:
             TLSError: As `receive`.
         """
-        if self._failure is not None:
-            raise self._failure
-        records = self._records or self.records
-        end, result = records.open(wire, size, plain, start)
-        if not records.wants_more(result):
+        if result <= 0 and not self.records.wants_more(result):
             more, self._failure = self._read_records()  # what has ended it says so again
-            assert not more  # noqa: S101 - `open` has read all
-            if end == start and self._failure is not None:
+            assert not more  # noqa: S101 - all has been read
+            if empty and self._failure is not None:
                 raise self._failure
-        return end
-
-    def seal_records(self, plain: Scratch, start: int, end: int) -> None:
-        """As `send`, from a buffer."""
-        if (self._records or self.records).seal(plain, start, end) <= 0:
-            self.send(plain.view[start:end])  # fails again, in words
 
     @property
     def records(self) -> Records:
