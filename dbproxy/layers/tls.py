@@ -19,7 +19,7 @@ from typing import Final
 from OpenSSL import SSL
 
 from dbproxy.layers.base import ByteData, Layer, LayerError, TruncatedError
-from dbproxy.layers.openssl import Records
+from dbproxy.layers.openssl import Records, release_buffers
 
 __all__ = ["TLSError", "TLSLayer"]
 
@@ -59,6 +59,7 @@ class TLSLayer(Layer):
     """
 
     def __init__(self, connection: SSL.Connection) -> None:
+        release_buffers(connection)
         self._connection = connection
         self._handshaking = True
         self._ended = False
@@ -94,6 +95,8 @@ class TLSLayer(Layer):
         if memoryview(data).nbytes:
             if len(self.heard) < HEARD_SIZE:
                 self.heard += bytes(memoryview(data)[: HEARD_SIZE - len(self.heard)])
+            if self._records is not None:
+                self._records.give_back()
             self._connection.bio_write(data)
         if self._handshaking and not self._handshake():
             return b""

@@ -37,6 +37,9 @@ _SLACK: Final = 64 * 1024
 _MANY: Final = 64
 """Regions from which on it is cheaper to copy them together; the system takes 1,024 at most."""
 
+RECORD_SIZE: Final = 16 * 1024
+"""The most that a TLS record carries (RFC 8446 §5.1)."""
+
 Regions: TypeAlias = Sequence[tuple[int, int]]
 
 
@@ -168,6 +171,10 @@ class End(ABC):
             raise EndOfStream
 
     def _push(self, data: memoryview) -> None:
+        """Send, behind what was kept."""
+        if self.unsent:
+            self.unsent += data
+            return
         try:
             sent = write(self.descriptor, data)
         except BlockingIOError:
@@ -176,12 +183,9 @@ class End(ABC):
             self.unsent += data[sent:]
 
     def _push_own_word(self) -> None:
-        """Send what the layers have made, behind what was kept."""
+        """Send what the layers have made."""
         if word := self._layers.outgoing():
-            if self.unsent:
-                self.unsent += word
-            else:
-                self._push(memoryview(word))
+            self._push(memoryview(word))
 
 
 class _PlainEnd(End):
@@ -259,27 +263,36 @@ class _TLSEnd(End):
                 self._ended = self.readable = True  # no event tells of it
 
     def write(self, regions: Regions) -> int:
-        plain, seal, framed = self._buffers.plain, self._records.seal, self._ping is not None
-        size = 0
+        plain, out, records = self._buffers.plain, self._buffers.out, self._records
+        framed = self._ping is not None
+        size = sealed = filled = 0
         for start, end in regions:
             begin = start
             if framed:
                 begin -= HEADER_SIZE
                 put_header(plain.view, begin, end - start)
-            if seal(plain, begin, end) <= 0:
-                self._tls.send(plain.view[begin:end])  # fails again, in words
+            while begin < end:
+                stop = end if end - begin <= RECORD_SIZE else begin + RECORD_SIZE
+                if records.seal(plain, begin, stop) <= 0:
+                    self._tls.send(plain.view[begin:stop])  # fails again, in words
+                sealed += stop - begin
+                begin = stop
+                if sealed >= RECORD_SIZE:  # OpenSSL's buffer does not shrink: it is to stay small
+                    sealed, filled = 0, records.take(out, filled)
+                    if filled == out.size:
+                        self._push(out.view)
+                        filled = 0
             size += end - start
-        self._push_records()
+        self._push_records(filled)
         return size
 
-    def _push_records(self) -> None:
+    def _push_records(self, filled: int = 0) -> None:
+        """Send what is in the shared buffer already, and then all other records."""
         out = self._buffers.out
-        size = out.size
-        while size == out.size and (size := self._records.take(out)) > 0:
-            if self.unsent:
-                self.unsent += out.view[:size]
-            else:
-                self._push(out.view[:size])
+        end = out.size
+        while end == out.size and (end := self._records.take(out, filled)):
+            self._push(out.view[:end])
+            filled = 0
 
 
 class _LayeredEnd(End):
