@@ -5,7 +5,7 @@ protocol and mode: the client's bytes in, events out. It never touches a socket.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -108,6 +108,11 @@ class Prologue(ABC):
 
         Empty where the protocol expects no answer.
         """
+
+    def further(self, error: DBProxyError) -> Callable[[bytes], bytes] | None:
+        """What answers a refused client that goes on speaking; None: nothing need be answered."""
+        del error
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

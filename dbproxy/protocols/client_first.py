@@ -36,14 +36,14 @@ from dbproxy.protocols.base import (
     StartTLS,
 )
 from dbproxy.protocols.recognise import Undecided, recognise
-from dbproxy.protocols.wire import Wire
+from dbproxy.protocols.wire import Answering, Wire
 from dbproxy.protocols.wire.mysql import refused_greeting
 from dbproxy.protocols.wire.tls import TLS
 from dbproxy.settings import Mode
 
 __all__ = ["ClientFirst", "ClientFirstPrologue", "files_of", "host_of"]
 
-_KEPT: Final = 64
+_KEPT: Final = 4096
 """Bytes of the client's first message that a refusal may refer to."""
 _SHOWN: Final = 8
 """Bytes of an unknown protocol that are shown."""
@@ -137,6 +137,9 @@ class ClientFirstPrologue(Prologue):
             waits = f"this port carries {self._readable_name}, and the client said nothing"
             return refused_greeting(ClientError(error.code, waits))
         return b""
+
+    def further(self, error: DBProxyError) -> Answering | None:
+        return self._speaks.further(self._received, error) if self.started else None
 
 
 _TLS: Final = TLS()

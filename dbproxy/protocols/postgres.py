@@ -48,7 +48,7 @@ from dbproxy.protocols.base import (
     UpstreamGreeting,
 )
 from dbproxy.protocols.recognise import Undecided, recognise
-from dbproxy.protocols.wire import Wire
+from dbproxy.protocols.wire import Answering, Wire
 from dbproxy.protocols.wire.postgres import PostgresWire, error_response, sqlstate_of
 from dbproxy.protocols.wire.tls import TLS
 from dbproxy.settings import Mode
@@ -230,6 +230,9 @@ class PostgresPrologue(Prologue):
         if self._state is _State.CANCELLING or not self._started:
             return b""
         return self._speaks.refusal(self._buffer, error)
+
+    def further(self, error: DBProxyError) -> Answering | None:
+        return self._speaks.further(self._buffer, error)
 
 
 def _user_and_database(startup_message: bytes) -> tuple[str | None, str | None]:

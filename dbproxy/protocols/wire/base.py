@@ -5,12 +5,16 @@ business of `DatabaseProtocol`; several protocols can share a wire.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from enum import Enum, unique
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 from dbproxy.errors import ClientError, Code, DBProxyError, IdentityError, UpstreamError
 
-__all__ = ["Sort", "Wire", "one_line", "sort_of"]
+__all__ = ["Answering", "Sort", "Wire", "one_line", "sort_of", "starts"]
+
+Answering: TypeAlias = Callable[[bytes], bytes]
+"""From what a refused client goes on to say, however it is cut, to what it is answered."""
 
 
 @unique
@@ -81,6 +85,14 @@ class Wire(ABC):
         Returns:
             Empty where the client could not understand anything.
         """
+
+    def further(self, received: bytes, error: DBProxyError) -> Answering | None:
+        """What answers a client that goes on speaking after its refusal; None: it need not be.
+
+        Some clients begin with questions whose answers they do not show to anybody.
+        """
+        del received, error
+        return None
 
     def may_begin(self, data: bytes) -> bool:
         """Whether bytes that nobody recognises are let pass on a port that carries it."""

@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 from dbproxy.errors import DBProxyError
 from dbproxy.protocols.wire.base import Sort, Wire, one_line, sort_of
 
-__all__ = ["Body", "HTTPWire", "as_json", "plain_text"]
+__all__ = ["Body", "HTTPWire", "as_json", "plain_text", "status_of"]
 
 _METHODS: Final = (b"GET", b"POST", b"PUT", b"HEAD", b"DELETE", b"OPTIONS", b"PATCH", b"CONNECT")
 _TARGET: Final = b"/*hH"
@@ -37,6 +37,11 @@ def plain_text(error: DBProxyError, status: int) -> tuple[str, str, Mapping[str,
     return "text/plain; charset=utf-8", one_line(error) + "\n", {}
 
 
+def status_of(error: DBProxyError) -> tuple[int, str]:
+    """The status code and its reason phrase."""
+    return _STATUSES[sort_of(error)]
+
+
 class HTTPWire(Wire):
     """HTTP/1.1.
 
@@ -60,7 +65,7 @@ class HTTPWire(Wire):
         return None if not target else target[0] in _TARGET
 
     def refusal(self, received: bytes, error: DBProxyError) -> bytes:
-        status, reason = _STATUSES[sort_of(error)]
+        status, reason = status_of(error)
         content_type, text, more = self._body(error, status)
         body = text.encode()
         headers = {

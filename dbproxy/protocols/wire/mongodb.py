@@ -26,7 +26,7 @@ _OP_COMPRESSED: Final = 2012
 _OP_MSG: Final = 2013
 _REQUESTS: Final = frozenset({*range(2001, 2008), _OP_COMPRESSED, _OP_MSG})
 _MESSAGE_SIZES: Final = range(_HEADER.size + 5, 65536)
-"""Of a first message, a `hello` with some words about the client; the shortest document is empty."""
+"""Of a first message, a `hello` with words about the client; the shortest document is empty."""
 
 _ERRORS: Final = {
     Sort.DENIED: (18, "AuthenticationFailed"),

@@ -12,7 +12,7 @@ words.
 from typing import Final
 
 from dbproxy.errors import DBProxyError
-from dbproxy.protocols.wire.base import Sort, Wire, one_line, sort_of
+from dbproxy.protocols.wire.base import Wire, one_line
 
 __all__ = ["OracleWire"]
 
@@ -21,8 +21,8 @@ _CONNECT: Final = 1
 _REFUSE: Final = 4
 _CONNECT_SIZES: Final = range(34, 65536)
 """The fields before the connect data take 26 bytes at least."""
-_DENIED: Final = 12529  # connect request rejected based on current filtering rules
-_UNREACHABLE: Final = 12514  # the listener does not currently know of the service
+_NUMBER: Final = 12564
+"""ORA-12564, "connection refused": true in all cases, while others would name a wrong cause."""
 _SPECIAL: Final = str.maketrans(dict.fromkeys("()='\"\\", " "))
 """What the parentheses of the text are made of."""
 
@@ -41,11 +41,10 @@ class OracleWire(Wire):
 
     def refusal(self, received: bytes, error: DBProxyError) -> bytes:
         del received
-        number = _DENIED if sort_of(error) is Sort.DENIED else _UNREACHABLE
         words = one_line(error).translate(_SPECIAL)
         text = (
-            f"(DESCRIPTION=(TMP={words})(VSNNUM=0)(ERR={number})"
-            f"(ERROR_STACK=(ERROR=(CODE={number})(EMFI=4))))"
+            f"(DESCRIPTION=(TMP={words})(VSNNUM=0)(ERR={_NUMBER})"
+            f"(ERROR_STACK=(ERROR=(CODE={_NUMBER})(EMFI=4))))"
         ).encode()
         body = b"\0\0" + len(text).to_bytes(2, "big") + text
         length = _HEADER_SIZE + len(body)
