@@ -92,12 +92,9 @@ class DynamoDB(_OverHTTP):
     passthrough = False
 
     def connect_command(self, facts: ConnectionFacts) -> str:
-        words = ["aws", "dynamodb", "list-tables", "--endpoint-url", _url(facts, "")]
-        if facts.mode is Mode.TUNNEL:
-            return shlex.join(words)
-        if facts.ca_file is not None:
-            words += ["--ca-bundle", str(facts.ca_file)]
-        return shlex.join(words)
+        if facts.mode is not Mode.TUNNEL or facts.socket is not None:
+            return super().connect_command(facts)  # AWS's own tools show no certificate
+        return shlex.join(["aws", "dynamodb", "list-tables", "--endpoint-url", _url(facts, "")])
 
 
 class Snowflake(_OverHTTP):
