@@ -40,7 +40,7 @@ class RedisWire(Wire):
         return None if len(data) == 1 else data[1] in _DIGITS
 
     def may_begin(self, data: bytes) -> bool:
-        return data[0] in _PRINTABLE or data[0] in b"\r\n"
+        return data[0] in _PRINTABLE
 
     def refusal(self, received: bytes, error: DBProxyError) -> bytes:
         return _line(error) * max(1, _commands_in(received))

@@ -46,8 +46,9 @@ LINES = {
     ),
     "clickhouse": (
         (
-            "clickhouse-client --host localhost --port 12345 --user alice --database example --secure"
-            " --config-file <(echo '<config><openSSL><client><caConfig>/id/ca.crt</caConfig>"
+            "clickhouse-client --host localhost --port 12345 --user alice --database example"
+            " --secure --config-file <(echo '<config><openSSL><client>"
+            "<caConfig>/id/ca.crt</caConfig>"
             "<certificateFile>/id/tlscert</certificateFile><privateKeyFile>/id/key</privateKeyFile>"
             "</client></openSSL></config>')"
         ),

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from dbproxy.protocols.wire.bson import Value, document
 
-names = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)))
-texts = st.text(st.characters(exclude_categories=("Cs",)))
+names = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
+texts = st.text(st.characters(codec="utf-8"))
 values = texts | st.integers(-(2**31), 2**31 - 1) | st.floats(allow_nan=False)
 
 
