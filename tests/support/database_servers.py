@@ -61,6 +61,7 @@ async def _running(
             cwd=directory,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         await nursery.start(run)
         await _until_it_accepts(connect)
