@@ -1,24 +1,30 @@
 """Databases whose clients speak first: real servers, real drivers, and what they print."""
 
+import json
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import beginnings
 import pytest
 import trio
 from cassandra.cluster import NoHostAvailable
 from clickhouse_driver.errors import ServerException
 from database_clients import Psql, in_thread
 from database_servers import mongodb_server, redis_server
+from lab_client import echo
+from loopback import TLSStream, open_server
 from more_clients import (
     ask_cassandra,
     ask_clickhouse,
     ask_http,
+    ask_http2,
     mongo_client,
     redis_client,
     run_line,
+    tls_context,
 )
 from pymongo.errors import ServerSelectionTimeoutError
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -38,6 +44,7 @@ from dbproxy import Code, Mode, UsageError
 from dbproxy.lab import DatabaseResource, Lab, guide, open_lab
 from dbproxy.lab.keys import PrivateKey
 from dbproxy.lab.postgres import EmbeddedPostgres
+from dbproxy.protocols import protocol_named
 
 MEBIBYTE = 1024 * 1024
 Keys = tuple[PrivateKey, PrivateKey]
@@ -166,6 +173,90 @@ async def test_pymongo(mode: Mode, tmp_path: Path, rsa_keys: Keys) -> None:
         await in_thread(work)
         records = await proxy.all_closed(1)
         assert {(record.protocol, record.outcome) for record in records} == {("mongodb", "relayed")}
+
+
+# Every protocol
+
+LARGE = bytes(range(256)) * (MEBIBYTE // 256)
+
+
+@every_mode
+async def test_the_bytes_of_every_protocol_arrive_as_they_are(
+    mode: Mode, tmp_path: Path, rsa_keys: Keys
+) -> None:
+    """A database that echoes: what comes back has been both ways."""
+    async with open_server(echo) as port:
+        databases = [
+            DatabaseResource(f"{name}-server", f"127.0.0.1:{port}", name)
+            for name in beginnings.OF_PROTOCOL
+            if mode is not Mode.PASSTHROUGH or protocol_named(name).passthrough
+        ]
+        async with open_lab(databases=databases, directory=tmp_path / "lab") as lab:
+            lab.create_role(guide.role_yaml())
+            destination = Destination(tmp_path / "machine-id", lab, rsa_keys)
+            for database in databases:
+                await destination.renew(service=database.name)
+                async with running_proxy(mode, lab, destination.directory) as proxy:
+                    for sent in beginnings.OF_PROTOCOL[database.protocol]:
+                        await echoed(proxy, sent + LARGE)
+                    alpn = protocol_named(database.protocol).alpn
+                    assert lab.handshakes[-1].alpn == alpn[0]
+                    assert lab.handshakes[-1].tunnel is (mode is not Mode.PASSTHROUGH)
+
+
+async def echoed(proxy: RunningProxy, sent: bytes) -> None:
+    """Send it and read it again, with TLS where the mode has it."""
+    with trio.fail_after(PATIENCE):
+        tcp = await proxy.connect()
+        context = tls_context(proxy)
+        tls = TLSStream(tcp, context, server_side=False) if context is not None else None
+        async with tls or tcp as stream, trio.open_nursery() as nursery:
+            if tls is not None:
+                await tls.do_handshake()
+            nursery.start_soon(stream.send_all, sent)
+            received = b""
+            while len(received) < len(sent):
+                received += await stream.receive_some(65536)
+            assert received == sent
+
+
+# Over HTTP
+
+
+async def search_engine(stream: trio.SocketStream) -> None:
+    """Answers requests without a body, one after another."""
+    request = b""
+    while data := await stream.receive_some(65536):
+        request += data
+        while b"\r\n\r\n" in request:
+            head, _, request = request.partition(b"\r\n\r\n")
+            body = json.dumps({"asked": head.split(b" ")[1].decode()}).encode()
+            length = f"Content-Length: {len(body)}\r\n\r\n".encode()
+            await stream.send_all(b"HTTP/1.1 200 OK\r\n" + length + body)
+
+
+@every_mode
+async def test_httpx_and_the_pasted_line(mode: Mode, tmp_path: Path, rsa_keys: Keys) -> None:
+    async with (
+        open_server(search_engine) as port,
+        cluster_with("elasticsearch", f"127.0.0.1:{port}", tmp_path, rsa_keys) as cluster,
+        running_proxy(mode, *cluster) as proxy,
+    ):
+        for _ in range(2):
+            response = await in_thread(ask_http, proxy, "/_search")
+            assert response.json() == {"asked": "/_search"}
+        line = proxy.started.connect_command.replace("curl ", "curl --silent --noproxy '*' ")
+        status, out, _ = await in_thread(run_line, line)
+        assert (status, json.loads(out)) == (0, {"asked": "/"})
+
+
+@checked_modes
+async def test_a_grpc_call_ends_with_the_reason(mode: Mode, proxy_in: ProxyIn) -> None:
+    async with proxy_in(mode, protocol="spanner", proxy=NOBODY) as proxy:
+        response = await in_thread(ask_http2, proxy)
+    assert response.http_version == "HTTP/2"
+    assert (response.status_code, response.headers["grpc-status"]) == (502, "14")
+    assert "[upstream-unreachable]" in response.headers["grpc-message"]
 
 
 # CockroachDB

@@ -118,6 +118,15 @@ def ask_http(proxy: RunningProxy, path: str = "/") -> httpx.Response:
         return client.get(f"{scheme}://localhost:{proxy.port}{path}")
 
 
+def ask_http2(proxy: RunningProxy) -> httpx.Response:
+    """Send a GET request over HTTP/2, as gRPC's clients do: agreed in TLS, or known beforehand."""
+    context = tls_context(proxy)
+    scheme = "http" if context is None else "https"
+    options: dict[str, Any] = {"verify": context or True, "trust_env": False, "timeout": TIMEOUT}
+    with httpx.Client(http1=False, http2=True, **options) as client:
+        return client.get(f"{scheme}://localhost:{proxy.port}/")
+
+
 def run_line(line: str) -> tuple[int, str, str]:
     """Run a command line as it would be pasted into a shell: status, output and errors."""
     done = subprocess.run(

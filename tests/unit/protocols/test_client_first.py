@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 import beginnings
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dbproxy.errors import ClientError, Code, UpstreamError
 from dbproxy.protocols import Carry, Prologue, PrologueEvent, StartTLS, protocol_named
@@ -166,6 +168,30 @@ class TestSilence:
         assert not prologue.started
         prologue.receive(beginnings.OF_PROTOCOL[name][0][:1])
         assert prologue.started
+
+
+@pytest.mark.parametrize("mode", Mode)
+@given(name=st.sampled_from(NAMES), pieces=st.lists(st.binary(max_size=12), max_size=12))
+def test_whatever_is_sent_it_is_carried_refused_or_waited_for(
+    mode: Mode, name: str, pieces: list[bytes]
+) -> None:
+    prologue = open_prologue(name, mode)
+    said = b""
+    for piece in pieces:
+        said += piece
+        try:
+            events = prologue.receive(piece)
+        except ClientError as error:
+            prologue.refusal(error)
+            return
+        if events:
+            (event,) = events
+            assert isinstance(event, Carry | StartTLS)
+            kept = event.first_flight if isinstance(event, Carry) else event.received
+            assert kept == said
+            return
+    assert len(said) < 24
+    prologue.refusal(DOWN)
 
 
 @every_first
