@@ -68,8 +68,8 @@ provide_psql() {
     export PATH="$PWD/.venv/psql:$PATH"
 }
 
-# provide_redis: redis-server and redis-cli are on the PATH. Root gets them installed; no service of the
-# system's own is started, because the tests run servers of their own.
+# provide_redis: redis-server and redis-cli are on the PATH; root gets them installed. The tests run
+# servers of their own, so sysvinit is kept from starting the package's service (RUNLEVEL).
 provide_redis() {
     ! { command -v redis-server && command -v redis-cli; } >/dev/null || return 0
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null ||

@@ -37,7 +37,7 @@ from dbproxy.protocols.base import (
 )
 from dbproxy.protocols.recognise import Undecided, recognise
 from dbproxy.protocols.wire import Answering, Wire
-from dbproxy.protocols.wire.mysql import refused_greeting
+from dbproxy.protocols.wire.mysql import told_to_the_silent
 from dbproxy.protocols.wire.tls import TLS
 from dbproxy.settings import Mode
 
@@ -133,10 +133,7 @@ class ClientFirstPrologue(Prologue):
     def refusal(self, error: DBProxyError) -> bytes:
         if self.started:
             return self._speaks.refusal(self._received, error)
-        if error.code is Code.CLIENT_STALLED and not self._inside_tls:
-            waits = f"this port carries {self._readable_name}, and the client said nothing"
-            return refused_greeting(ClientError(error.code, waits))
-        return b""
+        return b"" if self._inside_tls else told_to_the_silent(error, self._readable_name)
 
     def further(self, error: DBProxyError) -> Answering | None:
         return self._speaks.further(self._received, error) if self.started else None

@@ -49,6 +49,7 @@ from dbproxy.protocols.base import (
 )
 from dbproxy.protocols.recognise import Undecided, recognise
 from dbproxy.protocols.wire import Answering, Wire
+from dbproxy.protocols.wire.mysql import told_to_the_silent
 from dbproxy.protocols.wire.postgres import PostgresWire, error_response, sqlstate_of
 from dbproxy.protocols.wire.tls import TLS
 from dbproxy.settings import Mode
@@ -90,9 +91,12 @@ class _State(Enum):
 class PostgresPrologue(Prologue):
     """Reads the first packets of one client."""
 
-    def __init__(self, mode: Mode, *, inside_tls: bool = False) -> None:
+    def __init__(
+        self, mode: Mode, *, inside_tls: bool = False, readable_name: str = "PostgreSQL"
+    ) -> None:
         self._mode = mode
         self._inside_tls = inside_tls
+        self._readable_name = readable_name
         self._buffer = b""
         self._state = _State.OPEN
         self._started = False
@@ -146,7 +150,7 @@ class PostgresPrologue(Prologue):
         beginning = unknown if wire is None else wire.beginning
         return ClientError(
             Code.CLIENT_PROTOCOL_ERROR,
-            f"this port carries PostgreSQL, and the client began with {beginning}",
+            f"this port carries {self._readable_name}, and the client began with {beginning}",
         )
 
     def _on_packet(self, packet: bytes) -> Sequence[PrologueEvent]:
@@ -227,7 +231,9 @@ class PostgresPrologue(Prologue):
         )
 
     def refusal(self, error: DBProxyError) -> bytes:
-        if self._state is _State.CANCELLING or not self._started:
+        if not self._started:
+            return b"" if self._inside_tls else told_to_the_silent(error, self._readable_name)
+        if self._state is _State.CANCELLING:
             return b""
         return self._speaks.refusal(self._buffer, error)
 
@@ -259,7 +265,7 @@ class Postgres(DatabaseProtocol):
     starttls = UpstreamGreeting(_SSL_REQUEST_PACKET, b"S")
 
     def prologue(self, mode: Mode, *, inside_tls: bool = False) -> PostgresPrologue:
-        return PostgresPrologue(mode, inside_tls=inside_tls)
+        return PostgresPrologue(mode, inside_tls=inside_tls, readable_name=self.readable_name)
 
     def server_alpn(self) -> bytes | None:
         return b"postgresql"

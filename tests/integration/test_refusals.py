@@ -41,6 +41,7 @@ from running_proxy import (
     running_proxy,
     tls_modes,
 )
+from stream_ends import receive_all
 
 from dbproxy import Code, Mode
 from dbproxy.events import ClosedBy, IdentityLoaded, IdentityReloadFailed
@@ -669,7 +670,7 @@ async def test_a_client_that_stalls_in_its_first_message_is_told(
 
 
 @every_mode
-async def test_a_client_that_says_nothing_is_closed_without_a_word(
+async def test_a_client_that_says_nothing_is_told_as_one_that_waits_to_be_greeted(
     mode: Mode, proxy_in: ProxyIn, lab: Lab
 ) -> None:
     async with (
@@ -677,9 +678,11 @@ async def test_a_client_that_says_nothing_is_closed_without_a_word(
         await proxy.connect() as client,
     ):
         with trio.fail_after(PATIENCE):
-            assert await client.receive_some() == b""
+            answer = await receive_all(client)
         await client.aclose()
         record = await proxy.record()
+    assert answer[3:5] == b"\0\xff"  # as MySQL's server says no
+    assert b"this port carries PostgreSQL, and the client said nothing [client-stalled]" in answer
     assert record.code is Code.CLIENT_STALLED
     assert not lab.handshakes
 
