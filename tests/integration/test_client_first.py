@@ -390,6 +390,21 @@ async def test_a_redis_client_with_tls_on_a_tunnel_gets_an_alert(proxy_in: Proxy
         assert (await proxy.record()).code is Code.CLIENT_TLS_ON_TUNNEL
 
 
+async def test_in_passthrough_a_refusal_is_an_alert_and_the_log_has_the_reason(
+    proxy_in: ProxyIn,
+) -> None:
+    def ping() -> None:
+        with redis_client(proxy) as client:
+            client.ping()
+
+    async with proxy_in(Mode.PASSTHROUGH, protocol="redis", proxy=NOBODY) as proxy:
+        with pytest.raises(RedisConnectionError, match=r"(?i)handshake.failure"):
+            await in_thread(ping)
+        record = await proxy.record()
+        assert record.code is Code.UPSTREAM_UNREACHABLE
+        assert NOBODY in (record.reason or "")
+
+
 async def test_redis_cli_prints_the_reason(proxy_in: ProxyIn) -> None:
     async with proxy_in(Mode.TUNNEL, protocol="redis", proxy=NOBODY) as proxy:
         _, out, _ = await in_thread(run_line, f"{proxy.started.connect_command} PING")
