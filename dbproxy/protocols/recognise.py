@@ -15,6 +15,7 @@ from dbproxy.protocols.wire.oracle import OracleWire
 from dbproxy.protocols.wire.postgres import PostgresWire
 from dbproxy.protocols.wire.redis import RedisWire
 from dbproxy.protocols.wire.ssh import SSH
+from dbproxy.protocols.wire.tds import TDSWire
 from dbproxy.protocols.wire.tls import TLS
 
 __all__ = ["Undecided", "recognise"]
@@ -24,6 +25,7 @@ _WIRES: Final[tuple[Wire, ...]] = (
     HTTPWire(),
     HTTP2Wire(),
     SSH(),
+    TDSWire(),
     RedisWire(),
     PostgresWire(),
     ClickHouseWire(),

@@ -8,6 +8,7 @@ REDIS_SETINFO = b"*4\r\n$6\r\nCLIENT\r\n$7\r\nSETINFO\r\n$8\r\nLIB-NAME\r\n$8\r\
 HTTP = b"GET /_search HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HTTP2 = HTTP2_PREFACE + b"\0\0\6\4\0\0\0\0\0" + b"\0\2\0\0\0\0"
+TDS = b"\x12\x01\x00\x2f\x00\x00\x00\x00" + b"\x00\x00\x1a\x00\x06\xff" + bytes(33)
 SSH = b"SSH-2.0-OpenSSH_9.2\r\n"
 POSTGRES = struct.pack("!II", 23, 3 << 16) + b"user\0alice\0\0\0\0\0"
 POSTGRES_SSL = struct.pack("!II", 8, 80877103)

@@ -109,6 +109,7 @@ FOREIGN = [
     (beginnings.MONGODB, "a MongoDB message", b""),
     (beginnings.CASSANDRA, "a CQL frame", b"\x84"),
     (beginnings.CLICKHOUSE, "a ClickHouse Hello", b"\2\x65\0\0\0"),
+    (beginnings.TDS, "a SQL Server PRELOGIN packet", b""),
     (beginnings.SSH, "an SSH greeting", b"dbproxy: "),
 ]
 

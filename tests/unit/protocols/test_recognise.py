@@ -15,6 +15,7 @@ KNOWN = {
     "an HTTP request": [*beginnings.OF_PROTOCOL["dynamodb"], b"CONNECT db:5432 HTTP/1.1\r\n"],
     "an HTTP/2 preface": [beginnings.HTTP2],
     "an SSH greeting": [beginnings.SSH],
+    "a SQL Server PRELOGIN packet": [beginnings.TDS],
     "a Redis command": [beginnings.REDIS, beginnings.REDIS_SETINFO],
     "a PostgreSQL packet": [beginnings.POSTGRES, beginnings.POSTGRES_SSL],
     "a ClickHouse Hello": beginnings.OF_PROTOCOL["clickhouse"],
@@ -46,6 +47,7 @@ def test_each_is_recognised_at_once_and_never_taken_for_another(words: str, sent
 @pytest.mark.parametrize(
     "sent",
     [
+        b"\x12\x01\x00\x08" + bytes(12),
         b"PING\r\n",
         b"GETX /",
         b"GET key\r\n",
