@@ -123,7 +123,7 @@ def ask_http2(proxy: RunningProxy) -> httpx.Response:
     context = tls_context(proxy)
     scheme = "http" if context is None else "https"
     options: dict[str, Any] = {"verify": context or True, "trust_env": False, "timeout": TIMEOUT}
-    with httpx.Client(http1=False, http2=True, **options) as client:
+    with httpx.Client(http1=context is not None, http2=True, **options) as client:
         return client.get(f"{scheme}://localhost:{proxy.port}/")
 
 

@@ -4,8 +4,8 @@ A packet begins with (MS-TDS 2.2.3.1):
 
     type | status, 1 at the end of a message | length, 2 bytes, big-endian | SPID, 2 bytes, 0 | …
 
-A client prints errors only after its login, which a conversation about encryption precedes. So it is
-not told anything here.
+A client prints errors only after its login, and a conversation about encryption comes before that.
+So it is not told anything here.
 """
 
 from typing import Final

@@ -35,6 +35,24 @@ def test_each_protocol_offers_teleports_values_with_pings_first(name: str) -> No
     assert list(protocol.alpn) == [f"{ALPN[name]}-ping", ALPN[name]]
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("redis", None),
+        ("mongodb", None),
+        ("cassandra", None),
+        ("elasticsearch", b"http/1.1"),
+        ("clickhouse-http", b"http/1.1"),
+        ("spanner", b"h2"),
+        ("cockroachdb", b"postgresql"),
+    ],
+)
+def test_clients_whose_tls_ends_here_get_the_value_that_they_expect(
+    name: str, value: bytes | None
+) -> None:
+    assert protocol_named(name).server_alpn() == value
+
+
 @pytest.mark.parametrize("name", ALPN)
 @pytest.mark.parametrize("mode", Mode)
 def test_passthrough_is_refused_where_teleport_makes_tunnels(name: str, mode: Mode) -> None:
