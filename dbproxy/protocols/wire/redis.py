@@ -67,9 +67,8 @@ def _commands_in(data: bytes) -> int:
 
 def _end_of_command(data: bytes, position: int) -> int:
     head = _ARRAY.match(data, position)
-    if head is None:  # an inline command, or what cannot be told
-        end = data.find(b"\n", position)
-        return len(data) if end < 0 else end + 1
+    if head is None:  # an inline command, or the rest of a long value
+        return len(data)
     position = head.end()
     for _ in range(min(int(head[1]), _MOST_WORDS)):
         word = _BULK_STRING.match(data, position)
