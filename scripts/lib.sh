@@ -67,3 +67,15 @@ provide_psql() {
     chmod +x .venv/psql/psql
     export PATH="$PWD/.venv/psql:$PATH"
 }
+
+# provide_redis: redis-server and redis-cli are on the PATH; root gets them installed. The tests run
+# servers of their own, so sysvinit is kept from starting the package's service (RUNLEVEL).
+provide_redis() {
+    ! { command -v redis-server && command -v redis-cli; } >/dev/null || return 0
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null ||
+        fail "redis-server is missing; install it (on Debian and Ubuntu: apt install redis-server)"
+    say "Installing redis-server"
+    quietly apt-get update
+    quietly env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
+        apt-get install --yes --no-install-recommends redis-server
+}

@@ -5,6 +5,7 @@ unread bytes in it makes the system send a reset, which can destroy the message 
 refused client is listened to for a moment after the end has been sent (a lingering close).
 """
 
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -136,9 +137,18 @@ class Client:
             try:
                 if refusal := self._prologue.refusal(error):
                     await self.stream.send_all(refusal)
+                if (answering := self._prologue.further(error)) is not None:
+                    await self._answer_on(answering)
             except (trio.BrokenResourceError, LayerError):
                 return  # it is gone; the record has the reason
             await self.linger()
+
+    async def _answer_on(self, answering: Callable[[bytes], bytes]) -> None:
+        """Answer a refused client that goes on speaking, for a moment."""
+        with trio.move_on_after(_LINGER):
+            while said := await self.stream.receive_some():
+                if answer := answering(said):
+                    await self.stream.send_all(answer)
 
     async def linger(self) -> None:
         """End our direction, and give the client a moment to read what it was sent."""

@@ -5,7 +5,7 @@ protocol and mode: the client's bytes in, events out. It never touches a socket.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -109,6 +109,11 @@ class Prologue(ABC):
         Empty where the protocol expects no answer.
         """
 
+    def further(self, error: DBProxyError) -> Callable[[bytes], bytes] | None:
+        """What answers a refused client that goes on speaking; None: nothing need be answered."""
+        del error
+        return None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionFacts:
@@ -118,6 +123,7 @@ class ConnectionFacts:
         host: A name that the certificates cover, or the directory of a Unix socket.
         hostaddr: The IP address to connect to, where the name would not lead there; or None.
         port: The TCP port, or the number in the Unix socket's name.
+        socket: The Unix socket, where that is what we listen on; or None.
         mode: Decides whether TLS is on.
         user: The database user, if known.
         database: The database name, if known.
@@ -129,6 +135,7 @@ class ConnectionFacts:
     host: str
     hostaddr: str | None = None
     port: int
+    socket: Path | None = None
     mode: Mode
     user: str | None
     database: str | None
@@ -148,6 +155,9 @@ class DatabaseProtocol(ABC):
     """The ALPN values to offer, the preferred one first."""
     default_port: int
     """The TCP port that clients take without one, which may stand in a Unix socket's name too."""
+    passthrough: bool = True
+    """Whether Teleport lets clients authenticate to it themselves: its own tools make tunnels for
+    the others (`tool/tsh/common/db.go`)."""
     starttls: UpstreamGreeting | None = None
     """How a server of the protocol is asked for TLS, where TLS begins inside of the protocol."""
 

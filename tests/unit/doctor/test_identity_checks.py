@@ -207,9 +207,9 @@ def test_a_protocol_that_is_not_carried_is_a_failure(
     tmp_path: Path, judge: Judge, cluster: Cluster
 ) -> None:
     directory = tmp_path / "machine-id"
-    write_destination(directory, cluster, attributes=subject_attributes(protocol="oracle"))
+    write_destination(directory, cluster, attributes=subject_attributes(protocol="unheard"))
     finding = judge(look(directory), "protocol")
-    check(finding, Verdict.FAILURE, Code.PROTOCOL_NOT_SUPPORTED, "oracle")
+    check(finding, Verdict.FAILURE, Code.PROTOCOL_NOT_SUPPORTED, "unheard")
 
 
 def test_a_certificate_without_a_route_has_no_protocol_to_check(
