@@ -15,22 +15,31 @@ a task for the sake of the few that leave just then. Leaving is ending one's dir
 tell a client that is gone from one that only has nothing more to say. No database client ends its
 direction before it was answered, but if one does, it is told why at once. A cancel request's does
 so, and is not watched.
+
+Where the server speaks first, its greeting is the upstream's first byte. Until it is here the
+client has said nothing and heard nothing, so attempts are repeated as freely. From then on the
+client is bound to this upstream: the greeting has a scramble that its answer depends on.
+
+Tested in `tests/unit/downstream/test_bridge.py` and `tests/unit/downstream/test_server_first.py`.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from typing import TypeVar
 
 import trio
 
 from dbproxy.downstream.client import Client, ClientGone
+from dbproxy.downstream.converse import converse
 from dbproxy.downstream.progress import Progress
 from dbproxy.errors import Code, UpstreamError
 from dbproxy.events import ClosedBy, Event, UpstreamConnected, UpstreamRetried
 from dbproxy.identity import Identity, IdentityStore
 from dbproxy.layers import LayerError
-from dbproxy.protocols import Carry, DatabaseProtocol, UpstreamGreeting
+from dbproxy.protocols import Carry, DatabaseProtocol, Greeting, GreetingReader, UpstreamGreeting
 from dbproxy.relay import FirstFlight, Liveness, RelayEnd, RelayEngine
 from dbproxy.upstream import (
     Attempts,
@@ -38,9 +47,26 @@ from dbproxy.upstream import (
     UpstreamConnection,
     UpstreamDialer,
     explain_early_end,
+    explain_end_after_greeting,
+    too_slow,
 )
 
-__all__ = ["Bridge"]
+__all__ = ["Bridge", "GreetedUpstream"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class GreetedUpstream:
+    """An upstream that has spoken first.
+
+    Attributes:
+        connection: To it.
+        greeting: What it said.
+    """
+
+    connection: UpstreamConnection
+    greeting: Greeting
 
 
 @dataclass(slots=True, kw_only=True)
@@ -86,31 +112,114 @@ class Bridge:
             ClientGone: The client left while it was kept waiting for another attempt.
         """
         flight = FirstFlight(carry.first_flight)
+        return await self._try_until_it_works(
+            partial(self._attempt, client, carry, flight, progress),
+            client if carry.reply_expected else None,
+            flight,
+            progress,
+        )
+
+    @asynccontextmanager
+    async def greeted(
+        self,
+        client: Client,
+        reader: Callable[[], GreetingReader],
+        authenticate: bool,
+        progress: Progress,
+    ) -> AsyncIterator[GreetedUpstream]:
+        """An upstream that has greeted, for the length of the block, which has to `carry_on`.
+
+        Args:
+            client: Who waits for the greeting.
+            reader: Makes what reads it.
+            authenticate: Whether dbproxy presents the identity's certificate on the outer TLS.
+            progress: Notes how far it has come.
+
+        Raises:
+            UpstreamError, IdentityError, ClientGone: As for `carry`.
+        """
+        upstream = await self._try_until_it_works(
+            partial(self._await_greeting, reader, authenticate, progress),
+            client,
+            FirstFlight(),
+            progress,
+        )
+        try:
+            yield upstream
+        finally:
+            await trio.aclose_forcefully(upstream.connection.stream)
+
+    async def carry_on(
+        self, client: Client, upstream: GreetedUpstream, carry: Carry, progress: Progress
+    ) -> RelayEnd:
+        """Relay between a client that has answered the greeting and the upstream until the end.
+
+        Raises:
+            ClientError: The client broke the protocol.
+            ClientGone: The client left before it was logged in.
+            UpstreamError: The upstream ended the connection before it answered the client.
+        """
+        connection = upstream.connection
+        answered = False
+        if carry.conversation is not None:
+            await converse(client, connection, carry.conversation(), progress, greeted=True)
+            answered = True
+        progress.relay = self.relays.relay(
+            client.stream, connection.stream, FirstFlight(carry.first_flight), _do_nothing
+        )
+        end = await progress.relay.run()
+        spoke = answered or end.upstream_spoke
+        if not spoke and end.closed_by is ClosedBy.UPSTREAM:
+            raise explain_end_after_greeting(connection.address, end.upstream_error or end.error)
+        return end
+
+    async def _await_greeting(
+        self, reader: Callable[[], GreetingReader], authenticate: bool, progress: Progress
+    ) -> GreetedUpstream:
+        upstream = await self._dial(authenticate, progress)
+        try:
+            self._note_connected(upstream, progress)
+            with trio.move_on_after(self.handshake_timeout):
+                greeting = await _read_greeting(upstream, reader())
+                upstream.remember()
+                return GreetedUpstream(upstream, greeting)
+            raise too_slow("greeting", upstream.address, self.handshake_timeout)
+        except BaseException:
+            await trio.aclose_forcefully(upstream.stream)
+            raise
+
+    async def _try_until_it_works(
+        self,
+        attempt: Callable[[], Awaitable[T]],
+        watched: Client | None,
+        flight: FirstFlight,
+        progress: Progress,
+    ) -> T:
         attempts = Attempts(self.connect_grace, trio.current_time())
         while True:
             progress.attempts = attempts.made
             try:
-                return await self._attempt(client, carry, flight, progress)
+                return await attempt()
             except UpstreamError as error:
                 if not flight.replayable or not await self._pause(
-                    client, carry, attempts, error, progress
+                    watched, attempts, error, progress
                 ):
                     raise
 
     async def _attempt(
         self, client: Client, carry: Carry, flight: FirstFlight, progress: Progress
     ) -> RelayEnd:
-        upstream = await self._dial(carry, progress)
+        upstream = await self._dial(carry.authenticate, progress)
         try:
             self._note_connected(upstream, progress)
             return await self._relay(client, upstream, carry, flight, progress)
         finally:
             await trio.aclose_forcefully(upstream.stream)
 
-    async def _dial(self, carry: Carry, progress: Progress) -> UpstreamConnection:
+    async def _dial(self, authenticate: bool, progress: Progress) -> UpstreamConnection:
         identity = await self._usable_identity()
         progress.generation = identity.generation
-        return await self.dialer.dial(self.protocol, identity, authenticate=carry.authenticate)
+        return await self.dialer.dial(self.protocol, identity, authenticate=authenticate)
 
     def _note_connected(self, upstream: UpstreamConnection, progress: Progress) -> None:
         progress.upstream = str(upstream.address)
@@ -142,6 +251,11 @@ class Bridge:
     ) -> RelayEnd:
         if carry.greeting is not None:
             await self._greet(upstream, carry.greeting)
+        if carry.conversation is not None:
+            with trio.move_on_after(self.handshake_timeout) as limit:
+                await converse(client, upstream, carry.conversation(), progress, greeted=False)
+            if limit.cancelled_caught:
+                raise too_slow("opening conversation", upstream.address, self.handshake_timeout)
         progress.relay = self.relays.relay(
             client.stream, upstream.stream, flight, upstream.remember
         )
@@ -173,13 +287,18 @@ class Bridge:
 
     async def _pause(
         self,
-        client: Client,
-        carry: Carry,
+        watched: Client | None,
         attempts: Attempts,
         error: UpstreamError,
         progress: Progress,
     ) -> bool:
         """Wait until the next attempt is due; returns False when there is none.
+
+        Args:
+            watched: The client whose leaving ends the wait.
+            attempts: Decides about the next one.
+            error: How the last one failed.
+            progress: Knows which identity that had.
 
         Raises:
             ClientGone: The client has left meanwhile.
@@ -200,13 +319,13 @@ class Bridge:
                 renewed=retry.renewed,
             )
         )
-        ends = [self._stopping.wait, *([client.wait_until_left] if carry.reply_expected else ())]
+        ends = [self._stopping.wait, *([watched.wait_until_left] if watched else ())]
         with trio.move_on_after(retry.pause):
             if retry.renewed:
                 await _wait_unless(ends, partial(self.store.newer_than, progress.generation))
             else:
                 await _wait_unless(ends, trio.sleep_forever)
-        if client.left:
+        if watched is not None and watched.left:
             reason = f"the client left while it was kept waiting, because {error.message}"
             raise ClientGone(reason, error.code, untold=error) from error
         if self._stopping.is_set():
@@ -223,6 +342,20 @@ class Bridge:
         if generation not in self._rejections:
             self._rejections = {generation: now}
         return min(longest, max(0.0, self._rejections[generation] + self.connect_grace - now))
+
+
+async def _read_greeting(upstream: UpstreamConnection, reader: GreetingReader) -> Greeting:
+    try:
+        while received := await upstream.stream.receive_some():
+            if (greeting := reader.receive(received)) is not None:
+                return greeting
+    except (trio.BrokenResourceError, LayerError) as error:
+        raise explain_early_end(upstream.address, error) from error
+    raise explain_early_end(upstream.address, None)
+
+
+def _do_nothing() -> None:
+    """The upstream's first byte came long ago."""
 
 
 async def _wait_unless(

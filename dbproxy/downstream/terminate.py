@@ -22,7 +22,7 @@ from dbproxy.downstream.local_authority import ServerCertificate
 from dbproxy.errors import ClientError, Code, IdentityError
 from dbproxy.identity import Identity, IdentityStore, parse_subject
 from dbproxy.layers import MALFORMED_CERTIFICATE, TLSLayer, describe_verify_error
-from dbproxy.protocols import Carry, DatabaseProtocol, StartTLS
+from dbproxy.protocols import Carry, DatabaseProtocol, Greeting, StartTLS
 from dbproxy.settings import Mode
 
 __all__ = ["TerminatingAdmission"]
@@ -59,21 +59,20 @@ class TerminatingAdmission:
         self._clock = clock
         self._context: tuple[int, SSL.Context] | None = None
 
-    async def admit(self, client: Client) -> Carry:
+    async def admit(self, client: Client, greeting: Greeting | None = None) -> Carry:
         """End TLS, read the first message inside, then judge the certificate.
 
         The first message is read even from a client that will be refused: a database client reads
         an answer only after it has asked.
         """
-        event = await client.read_prologue(self._protocol.prologue(Mode.TERMINATE))
+        first_words = greeting or self._protocol
+        event = await client.read_prologue(first_words.prologue(Mode.TERMINATE))
         if isinstance(event, Carry):
             return event  # a cancel request, which clients send without TLS
         identity = await self._store.fresh()
         connection, judgement = self._accept(identity)
         await client.start_tls(TLSLayer(connection), event.received)
-        inside = await client.read_prologue(
-            self._protocol.prologue(Mode.TERMINATE, inside_tls=True)
-        )
+        inside = await client.read_prologue(first_words.prologue(Mode.TERMINATE, inside_tls=True))
         await self._judge(_shown_certificate(connection), judgement)
         if isinstance(inside, StartTLS):
             raise ClientError(Code.CLIENT_PROTOCOL_ERROR, "the client began TLS inside TLS")

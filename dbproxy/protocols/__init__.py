@@ -4,28 +4,40 @@ from dbproxy.errors import Code, IdentityError
 from dbproxy.protocols.base import (
     Carry,
     ConnectionFacts,
+    Conversation,
     DatabaseProtocol,
+    Greeting,
+    GreetingReader,
     Prologue,
     PrologueEvent,
+    Refuser,
     Reply,
+    Say,
     StartTLS,
     UpstreamGreeting,
 )
+from dbproxy.protocols.mysql import MySQL
 from dbproxy.protocols.postgres import Postgres
 
 __all__ = [
     "Carry",
     "ConnectionFacts",
+    "Conversation",
     "DatabaseProtocol",
+    "Greeting",
+    "GreetingReader",
+    "MySQL",
     "Prologue",
     "PrologueEvent",
+    "Refuser",
     "Reply",
+    "Say",
     "StartTLS",
     "UpstreamGreeting",
     "protocol_named",
 ]
 
-_PROTOCOLS: dict[str, DatabaseProtocol] = {"postgres": Postgres()}
+_PROTOCOLS: dict[str, DatabaseProtocol] = {"postgres": Postgres(), "mysql": MySQL()}
 
 
 def protocol_named(name: str) -> DatabaseProtocol:
