@@ -20,6 +20,7 @@ from dbproxy.wiring import (
     Started,
     announce,
     check_listen_address,
+    configured_protocol,
     describe_start,
     find_identity,
     make_dialer,
@@ -96,7 +97,7 @@ class DatabaseProxy:
         dialer = make_dialer(settings, config, store, publish)
         await load_within(store, settings.wait_for_identity, publish=publish)
         self._store = store
-        protocol = protocol_named(store.current.route.protocol)
+        protocol = configured_protocol(protocol_named(store.current.route.protocol), settings)
         check_listen_address(address, protocol, settings.mode)
         certificate = server_certificate(settings)
         listener = await open_listener_for(settings, address)

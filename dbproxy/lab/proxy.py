@@ -33,6 +33,7 @@ from dbproxy.lab.gatekeeper import Gatekeeper
 from dbproxy.lab.handshake import Handshake
 from dbproxy.lab.hello import read_client_hello
 from dbproxy.lab.identity import certificate_of, identity_of
+from dbproxy.lab.mysql_handler import MySQLHandler
 from dbproxy.lab.postgres_handler import PostgresHandler
 from dbproxy.lab.proxy_options import ProxyOptions
 from dbproxy.lab.streams import LingeringStream, PingStream
@@ -83,6 +84,12 @@ class Proxy:
         self._options = options
         self._alpn = supported_alpn(options)
         self._postgres = PostgresHandler(
+            database,
+            lambda: contexts.current().postgres,
+            options.handshake_timeout,
+            gatekeeper.last_word,
+        )
+        self._mysql = MySQLHandler(
             database,
             lambda: contexts.current().postgres,
             options.handshake_timeout,
@@ -193,6 +200,8 @@ class Proxy:
             await self._serve_tunnel(stream, facts.identity, facts.peer)
         elif handler is alpn.Handler.POSTGRES:
             await self._postgres.serve_tls(stream)
+        elif handler is alpn.Handler.MYSQL:
+            await self._mysql.serve_tls(stream, facts.alpn_offered)
         elif handler is alpn.Handler.DATABASE_TLS:
             await self._serve_database_tls(stream)
         else:
@@ -206,6 +215,8 @@ class Proxy:
         self._database.find(identity.service)
         if identity.protocol in POSTGRES_FAMILY:
             await self._postgres.serve_tunnel(stream, identity)
+        elif identity.protocol == "mysql":
+            await self._mysql.serve_tunnel(stream, identity)
         else:
             await self._database.serve_raw(stream, identity)
 

@@ -313,12 +313,13 @@ class MySQL(DatabaseProtocol):
         if facts.user is not None:
             words.append(f"--user={facts.user}")
         if facts.mode is Mode.TUNNEL:
-            words.append("--skip-ssl")
+            words.append("--loose-skip-ssl")
         else:
             if facts.ca_file is not None:
                 words.append(f"--ssl-ca={facts.ca_file}")
             words += [f"--ssl-cert={facts.certificate_file}", f"--ssl-key={facts.key_file}"]
-            words.append("--ssl-verify-server-cert")
+            # MariaDB's client calls it one way, MySQL's the other.
+            words += ["--loose-ssl-verify-server-cert", "--loose-ssl-mode=VERIFY_IDENTITY"]
         if facts.database is not None:
             words.append(f"--database={facts.database}")
         return shlex.join(words)

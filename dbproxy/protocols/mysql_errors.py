@@ -1,9 +1,9 @@
 """How problems are told to MySQL clients: the number and the SQLSTATE of the ERR packet.
 
-Numbers below 2000 and from 3000 on are the server's, those between are what client libraries say
-themselves when they cannot reach a server (MySQL documentation, "Error Messages and Common
-Problems"). Programs and connection pools know both, so what has happened behind us is told as a
-client library would tell it.
+Numbers from 2000 to 2999 are what client libraries say themselves, such as 2003 for a server that
+cannot be reached (MySQL documentation, "Client Error Message Reference"). A server must not say
+them: MariaDB's library then reports nothing but a malformed packet. So what has happened behind us
+is told as a server tells it that needs another one.
 """
 
 from typing import Final
@@ -14,18 +14,18 @@ from dbproxy.protocols.postgres import sqlstate_of
 
 __all__ = ["refusal_packet"]
 
-_CON_COUNT_ERROR: Final = (1040, "08004")
-_HANDSHAKE_ERROR: Final = (1043, "08S01")
-_ACCESS_DENIED: Final = (1045, "28000")
-_UNKNOWN_ERROR: Final = (1105, "HY000")
-_CONNECTION_HOST_ERROR: Final = (2003, "HY000")
-_SERVER_LOST: Final = (2013, "HY000")
-_SECURE_TRANSPORT_REQUIRED: Final = (3159, "HY000")
+_CON_COUNT_ERROR: Final = (1040, "08004")  # ER_CON_COUNT_ERROR
+_HANDSHAKE_ERROR: Final = (1043, "08S01")  # ER_HANDSHAKE_ERROR
+_ACCESS_DENIED: Final = (1045, "28000")  # ER_ACCESS_DENIED_ERROR
+_UNKNOWN_ERROR: Final = (1105, "HY000")  # ER_UNKNOWN_ERROR
+_NO_CONNECTION_BEHIND: Final = (1429, "HY000")  # ER_CONNECT_TO_FOREIGN_DATA_SOURCE
+_LOST_BEHIND: Final = (1158, "08S01")  # ER_NET_READ_ERROR
+_TLS_REQUIRED: Final = (3159, "HY000")  # ER_SECURE_TRANSPORT_REQUIRED
 
-_BY_CODE: Final = {Code.CLIENT_NOT_TLS: _SECURE_TRANSPORT_REQUIRED}
+_BY_CODE: Final = {Code.CLIENT_NOT_TLS: _TLS_REQUIRED}
 _BY_SQLSTATE: Final = {
-    "08001": _CONNECTION_HOST_ERROR,
-    "08006": _SERVER_LOST,
+    "08001": _NO_CONNECTION_BEHIND,
+    "08006": _LOST_BEHIND,
     "08P01": _HANDSHAKE_ERROR,
     "28000": _ACCESS_DENIED,
     "53000": _CON_COUNT_ERROR,
