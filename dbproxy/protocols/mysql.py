@@ -135,16 +135,14 @@ class MySQLAnswer(Prologue):
     def receive(self, data: bytes) -> Sequence[PrologueEvent]:
         self._started = self._started or bool(data)
         self._reader.feed(data)
+        if self._reader.next_sequence not in (None, self._last_sequence + 1):
+            raise self._not_mysql()
         try:
             packet = self._reader.next_packet()
         except MalformedPacketError as error:
             raise self._not_mysql() from error
         if packet is None:
             return ()
-        if packet.sequence != self._last_sequence + 1:
-            self._reader = PacketReader()
-            self._reader.feed(encode_packet(packet.sequence, packet.payload))
-            raise self._not_mysql()
         self._last_sequence = packet.sequence
         if is_tls_request(packet.payload):
             return [self._on_tls_request(packet)]

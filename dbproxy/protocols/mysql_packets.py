@@ -112,6 +112,11 @@ class PacketReader:
         return rest
 
     @property
+    def next_sequence(self) -> int | None:
+        """The number of the next packet, which need not be complete; None before it is here."""
+        return self._buffer[3] if len(self._buffer) >= _HEADER_SIZE else None
+
+    @property
     def beginning(self) -> bytes:
         """What there is of the next packet, header included."""
         return bytes(self._buffer)

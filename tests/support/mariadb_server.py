@@ -88,7 +88,7 @@ def mariadb_server() -> Iterator[MariaDB]:
 
 def _program(name: str) -> str:
     path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-    assert path is not None, f"{name} is missing: install mariadb-server"
+    assert path is not None, f"{name} is missing: install mariadb-server-core"
     return path
 
 
