@@ -17,11 +17,15 @@ from dbproxy import Mode
 from dbproxy.events import ClosedBy
 from dbproxy.lab import DatabaseResource, Lab, guide, open_lab
 from dbproxy.lab.alerts import Alert
+from dbproxy.lab.handshake import Handshake
+from dbproxy.lab.relay import relay
 
 SCHEMA = """
 CREATE USER alice@localhost; CREATE USER bob@localhost;
 CREATE DATABASE example; CREATE DATABASE secret;
 GRANT ALL ON example.* TO alice@localhost;
+CREATE USER carol@localhost IDENTIFIED VIA mysql_native_password USING PASSWORD('secret');
+GRANT ALL ON example.* TO carol@localhost;
 USE example;
 CREATE TABLE greetings (id INT PRIMARY KEY, words VARCHAR(50) NOT NULL);
 INSERT INTO greetings VALUES (1, 'hello'), (2, 'bonjour'), (3, 'grüß Gott');
@@ -106,6 +110,52 @@ class TestConnecting:
         async with proxy_in(Mode.TERMINATE) as proxy:
             await in_thread(work)
             assert [r.outcome for r in await proxy.all_closed(2)] == ["relayed"] * 2
+
+
+class TestLogins:
+    """The login of a real server, which Teleport would do itself, through `--terminate`."""
+
+    @pytest.fixture
+    async def lab(self, mariadb: MariaDB, tmp_path: Path) -> AsyncIterator[Lab]:
+        async def to_the_database(stream: trio.abc.HalfCloseableStream, _: Handshake) -> None:
+            async with await trio.open_unix_socket(mariadb.socket) as server:
+                await relay(stream, server, count_from_client=_nobody, count_to_client=_nobody)
+
+        database = DatabaseResource(guide.SERVICE, mariadb.address, protocol="mysql")
+        async with open_lab(
+            databases=[database], directory=tmp_path / "lab", handler=to_the_database
+        ) as cluster:
+            cluster.create_role(guide.role_yaml())
+            yield cluster
+
+    @pytest.mark.parametrize("mode", [Mode.TERMINATE, Mode.TUNNEL])
+    async def test_with_a_password(self, mode: Mode, proxy_in: ProxyIn) -> None:
+        async with proxy_in(mode) as proxy:
+            use = query("SELECT user()")
+            rows = await with_pymysql(proxy, use, user="carol", password="secret")
+            assert rows == (("carol@localhost",),)
+            with pytest.raises(pymysql.err.OperationalError, match="Access denied") as caught:
+                await with_pymysql(proxy, use, user="carol", password="wrong")
+        assert caught.value.args[0] == 1045
+
+    @pytest.mark.parametrize("mode", [Mode.TERMINATE, Mode.TUNNEL])
+    @pytest.mark.parametrize("password", ["secret", ""])
+    async def test_with_a_switch_to_another_plugin(
+        self, mode: Mode, password: str, proxy_in: ProxyIn
+    ) -> None:
+        user = "carol" if password else "alice"
+        async with proxy_in(mode) as proxy:
+            command = [
+                *shlex.split(proxy.started.connect_command),
+                *("--default-auth=mysql_clear_password", f"--user={user}"),
+                f"--password={password}",
+            ]
+            done = await run_mariadb(proxy, "SELECT user()", command=command)
+        assert (done.status, done.out) == (0, f"{user}@localhost\n"), done.err
+
+
+def _nobody(_size: int) -> None:
+    """Counts nothing."""
 
 
 class TestVersions:
