@@ -10,7 +10,7 @@ from typing import Final
 import trio
 
 from dbproxy.errors import ClientError, Code, DBProxyError
-from dbproxy.layers import Layer, LayerError
+from dbproxy.layers import Layer, LayerError, TDSHandshakeLayer
 from dbproxy.protocols import Carry, Prologue, Refuser, Reply, StartTLS
 from dbproxy.relay import LayeredStream
 
@@ -111,8 +111,15 @@ class Client:
         """From now on, what a refusal must look like is known by another one."""
         self._refuser = refuser
 
-    async def start_tls(self, layer: Layer, received: bytes) -> None:
+    async def start_tls(
+        self, layer: Layer, received: bytes, packing: TDSHandshakeLayer | None = None
+    ) -> None:
         """Complete a TLS handshake as the server.
+
+        Args:
+            layer: TLS.
+            received: The first bytes of the handshake, when they came already.
+            packing: Packs the handshake, where the protocol wants that.
 
         Raises:
             ClientError: `client-tls-failed`.
@@ -120,7 +127,12 @@ class Client:
         """
         self._can_be_told = False  # a client whose handshake failed has been sent an alert
         try:
-            await self.stream.add_layer(layer, received)
+            if packing is None:
+                await self.stream.add_layer(layer, received)
+            else:
+                await self.stream.add_layer(packing, received)
+                await self.stream.add_layer(layer)
+                packing.finish()
         except trio.BrokenResourceError as error:
             raise ClientGone("the client reset the connection during the TLS handshake") from error
         except LayerError as error:

@@ -168,12 +168,20 @@ class DatabaseService:
                 await self._carry(client, server, session, rest)
 
     async def serve_raw(
-        self, client: trio.abc.HalfCloseableStream, identity: SubjectFields
+        self,
+        client: trio.abc.HalfCloseableStream,
+        identity: SubjectFields,
+        first: bytes = b"",
     ) -> None:
         """Serves one session of any other protocol, whose bytes it does not understand.
 
         User and database name are the certificate's. The roles are asked only when it has both,
         since some protocols know no user and some no database name.
+
+        Args:
+            client: plaintext stream to the client.
+            identity: from the client's certificate.
+            first: bytes that the client has sent already.
 
         Raises:
             LabError: the session is refused or the database unreachable; nothing has been sent.
@@ -190,7 +198,7 @@ class DatabaseService:
             session.error = str(error)
             self._audit.denied(session)
             raise
-        await self._carry(client, server, session, b"")
+        await self._carry(client, server, session, first)
 
     async def cancel(self, identity: SubjectFields, request: CancelRequest) -> None:
         """Forwards a cancel request and waits until the database has taken it.

@@ -36,6 +36,7 @@ from dbproxy.lab.identity import certificate_of, identity_of
 from dbproxy.lab.mysql_handler import MySQLHandler
 from dbproxy.lab.postgres_handler import PostgresHandler
 from dbproxy.lab.proxy_options import ProxyOptions
+from dbproxy.lab.sqlserver_handler import agree_on_no_encryption
 from dbproxy.lab.streams import LingeringStream, PingStream
 from dbproxy.lab.subject import SubjectFields
 from dbproxy.lab.tls import TLSServerStream
@@ -217,6 +218,9 @@ class Proxy:
             await self._postgres.serve_tunnel(stream, identity)
         elif identity.protocol == "mysql":
             await self._mysql.serve_tunnel(stream, identity)
+        elif identity.protocol == "sqlserver":
+            rest = await agree_on_no_encryption(stream)
+            await self._database.serve_raw(stream, identity, rest)
         else:
             await self._database.serve_raw(stream, identity)
 

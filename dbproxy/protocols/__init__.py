@@ -18,6 +18,7 @@ from dbproxy.protocols.base import (
 )
 from dbproxy.protocols.mysql import MySQL
 from dbproxy.protocols.postgres import Postgres
+from dbproxy.protocols.sqlserver import SQLServer
 
 __all__ = [
     "Carry",
@@ -37,7 +38,11 @@ __all__ = [
     "protocol_named",
 ]
 
-_PROTOCOLS: dict[str, DatabaseProtocol] = {"postgres": Postgres(), "mysql": MySQL()}
+_PROTOCOLS: dict[str, DatabaseProtocol] = {
+    "postgres": Postgres(),
+    "mysql": MySQL(),
+    "sqlserver": SQLServer(),
+}
 
 
 def protocol_named(name: str) -> DatabaseProtocol:

@@ -47,9 +47,11 @@ class StartTLS:
 
     Attributes:
         received: The first bytes of the handshake, when they came already.
+        in_tds_packets: Whether the handshake goes on inside of TDS packets.
     """
 
     received: bytes = b""
+    in_tds_packets: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +243,9 @@ class DatabaseProtocol(ABC):
     """The ALPN values to offer, the preferred one first."""
     default_port: int
     """The TCP port that clients take without one, which may stand in a Unix socket's name too."""
+    passthrough: bool = True
+    """Whether Teleport lets clients authenticate to it themselves: its own tools make tunnels for
+    the others (`tool/tsh/common/db.go`)."""
     starttls: UpstreamGreeting | None = None
     """How a server of the protocol is asked for TLS, where TLS begins inside of the protocol."""
 
