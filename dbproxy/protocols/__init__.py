@@ -32,6 +32,7 @@ __all__ = [
     "PrologueEvent",
     "Refuser",
     "Reply",
+    "SQLServer",
     "Say",
     "StartTLS",
     "UpstreamGreeting",

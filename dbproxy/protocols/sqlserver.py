@@ -225,24 +225,15 @@ class SQLServerPrelogin(Conversation):
             return Say(to_client=data)
         self._reader.feed(data)
         try:
+            if (beginning := self._reader.beginning) and beginning[0] != TABULAR_RESULT:
+                raise MalformedTDSError(f"a message of type {beginning[0]}")
             if (message := self._reader.next_message()) is None:
                 return Say()
-            self._check(message)
+            _check(message)
         except MalformedTDSError as error:
             raise _broken(f"began the SQL Server protocol with {error}") from error
         self._over = True
         return Say(to_client=self._reader.take_rest())
-
-    def _check(self, message: Message) -> None:
-        if message.kind != TABULAR_RESULT:
-            raise MalformedTDSError(f"a message of type {message.kind}")
-        if (text := error_text(message.payload)) is not None:
-            raise _broken(f"said instead of an answer to PRELOGIN: {text}")
-        if encryption_of(message.payload) in _WANTS_TLS:
-            raise _broken(
-                "wants TLS inside of the SQL Server protocol, though we have shown our"
-                " certificate already"
-            )
 
     @property
     def over(self) -> bool:
@@ -250,6 +241,15 @@ class SQLServerPrelogin(Conversation):
 
     def refusal(self, error: DBProxyError) -> bytes:
         return b""  # the client does not hear this conversation
+
+
+def _check(answer: Message) -> None:
+    if (text := error_text(answer.payload)) is not None:
+        raise _broken(f"said instead of an answer to PRELOGIN: {text}")
+    if encryption_of(answer.payload) in _WANTS_TLS:
+        raise _broken(
+            "wants TLS inside of the SQL Server protocol, though we have shown our certificate"
+        )
 
 
 def _broken(how: str) -> UpstreamError:

@@ -1,5 +1,6 @@
 """SQL Server through the whole chain: python-tds, dbproxy, the lab, a stand-in for the server."""
 
+import ssl
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 import trio
 from database_clients import in_thread
 from OpenSSL import SSL
-from running_proxy import ProxyIn, RunningProxy, checked_modes
+from running_proxy import PATIENCE, ProxyIn, RunningProxy, checked_modes
+from tds_messages import NOT_SUPPORTED, TABULAR, login, prelogin
 
 from dbproxy import Mode
 from dbproxy.lab import DatabaseResource, Lab, guide, open_lab
@@ -85,6 +87,27 @@ async def test_python_tds_connects_and_asks(
         first, *_ = await proxy.all_closed(3)
     assert (first.outcome, first.code) == ("relayed", None)
     assert (first.database_user, first.database_name) == ("alice", "example")
+
+
+async def test_tds_8_begins_with_tls(proxy_in: ProxyIn) -> None:
+    async with proxy_in(Mode.TERMINATE) as proxy:
+        started = proxy.started
+        assert started.ca_file is not None
+        assert started.certificate_file is not None
+        context = ssl.create_default_context(cafile=str(started.ca_file))
+        context.load_cert_chain(started.certificate_file, started.key_file)
+        context.set_alpn_protocols(["tds/8.0"])
+        stream = trio.SSLStream(await proxy.connect(), context, server_hostname="localhost")
+        with trio.fail_after(PATIENCE):
+            await stream.do_handshake()
+            assert stream.selected_alpn_protocol() == "tds/8.0"
+            assert stream.version() == "TLSv1.3"
+            await stream.send_all(prelogin(NOT_SUPPORTED))
+            assert (await stream.receive_some())[0] == TABULAR
+            await stream.send_all(login())
+            assert b"e\0x\0a\0m\0p\0l\0e\0" in await stream.receive_some()
+            await trio.aclose_forcefully(stream)
+        assert (await proxy.record()).outcome == "relayed"
 
 
 async def test_a_client_that_insists_on_tls_in_a_tunnel_goes_away(
