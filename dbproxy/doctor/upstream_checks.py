@@ -10,8 +10,9 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from dbproxy.doctor.finding import Check, Finding, failed, failed_with, fine, skipped, warned
-from dbproxy.doctor.upstream_evidence import UpstreamEvidence
-from dbproxy.errors import Code
+from dbproxy.doctor.inner_handshake import PATIENCE
+from dbproxy.doctor.upstream_evidence import UpstreamEvidence, WebCertificate
+from dbproxy.errors import Code, DBProxyError
 from dbproxy.identity.duration import in_words
 from dbproxy.settings import Mode
 
@@ -22,8 +23,13 @@ _SOON: Final = timedelta(days=7)
 _MOST_SKEW: Final = timedelta(seconds=30)
 """Teleport dates its certificates back by a minute; half of that is worth a warning."""
 _NO_ADDRESS: Final = "the address of the Teleport Proxy is not known"
+_NO_TLS: Final = "needs a trusted connection to the web port"
 _NO_IDENTITY: Final = "needs an identity that can be used"
 _MILLISECONDS: Final = 1000
+_FOR_WANT_OF_AUTHORITY: Final = frozenset(
+    {Code.UPSTREAM_UNTRUSTED, Code.UPSTREAM_CHAIN_INCOMPLETE, Code.UPSTREAM_SELF_SIGNED}
+)
+"""How a certificate of the Host CA looks to who does not know it."""
 
 
 def _address(seen: UpstreamEvidence) -> Finding:
@@ -72,22 +78,48 @@ def _tcp(seen: UpstreamEvidence) -> Finding:
 
 
 def _certificate(seen: UpstreamEvidence) -> Finding:
-    if not seen.outbound and seen.attempts and not _connected(seen):
-        return skipped("no connection")  # told already
     if (problem := seen.web_problem) is not None:
-        return failed_with(problem)
+        if seen.names_problem is not None or (seen.attempts and not _connected(seen)):
+            return skipped("no connection")  # told already
+        return failed_with(problem) if seen.identity else _untried(problem)
     if (web := seen.web) is None:
         return skipped(_why_not(seen))
     end = web.certificate.not_valid_after_utc
     text = (
         f"{web.tls_version}; the certificate of {_called(web.certificate.subject)}, issued by"
-        f" {_called(web.certificate.issuer)}, valid until {end:%Y-%m-%d %H:%M} UTC, is trusted by"
-        f" {web.trusted_by}"
+        f" {_called(web.certificate.issuer)}, valid until {end:%Y-%m-%d %H:%M} UTC, {_trusted(web)}"
     )
+    if web.insecure_by is not None and not web.pinned:
+        return warned(
+            Code.UPSTREAM_UNTRUSTED,
+            text,
+            next_step=f"Take {web.insecure_by} away; if the Teleport Proxy uses a private"
+            " authority, name its certificate with --proxy-ca.",
+        )
     left = end - datetime.now(UTC)
     if left < _SOON:
         return warned(Code.UPSTREAM_CERTIFICATE_EXPIRED, f"{text}: that is {in_words(left)} away")
     return fine(text)
+
+
+def _untried(problem: DBProxyError) -> Finding:
+    """Without an identity: what is wrong, unless the Host CA that is missing would have helped."""
+    if problem.code not in _FOR_WANT_OF_AUTHORITY:
+        return failed_with(problem)
+    return warned(
+        problem.code,
+        f"{problem.message}; the identity's Host CA could not be tried",
+        next_step="Put the identity in order first, then check again.",
+    )
+
+
+def _trusted(web: WebCertificate) -> str:
+    if web.insecure_by is None:
+        pinned = ", and it has a key that --proxy-pin names" if web.pinned else ""
+        return f"is trusted by {web.trusted_by}{pinned}"
+    if web.pinned:
+        return f"is trusted for the key that --proxy-pin names, and nothing else: {web.insecure_by}"
+    return f"is not verified: {web.insecure_by} takes any"
 
 
 def _connected(seen: UpstreamEvidence) -> bool:
@@ -102,16 +134,16 @@ def _called(name: x509.Name) -> str:
 def _why_not(seen: UpstreamEvidence) -> str:
     if seen.configured_problem is not None:
         return _NO_ADDRESS
+    if seen.web is None:
+        return _NO_TLS
     if seen.identity is None:
         return _NO_IDENTITY
-    if seen.web is not None:
-        return "the database protocol of the certificate is not supported"
-    return "the web port cannot be reached"
+    return "the database protocol of the certificate is not supported"
 
 
 def _discovery(seen: UpstreamEvidence) -> Finding:
     if seen.facts_problem is not None and seen.web_problem is not None:
-        return skipped("the web port cannot be reached")
+        return skipped(_NO_TLS)
     if seen.facts_problem is not None:
         return warned(Code.DISCOVERY_FAILED, seen.facts_problem)
     if (facts := seen.facts) is None:
@@ -147,19 +179,27 @@ def _clock(seen: UpstreamEvidence) -> Finding:
 def _upgrade(seen: UpstreamEvidence) -> Finding:
     if (need := seen.upgrade) is None:
         return skipped(_why_not(seen))
+    if not need.certain:
+        return warned(
+            Code.UPGRADE_FAILED,
+            f"no connection upgrade is made, but only as a guess: the server {need.reason}",
+            next_step="If a layer 7 load balancer is in front of the Teleport Proxy, give"
+            " --connection-upgrade=always, or else never.",
+        )
     what = "connections are upgraded" if need.required else "no connection upgrade is needed"
     return fine(f"{what}: the server {need.reason}")
 
 
 def _session(seen: UpstreamEvidence) -> Finding:
-    if (problem := seen.session_problem) is not None:
+    if (problem := seen.session_problem or seen.inner_rejection) is not None:
         return failed_with(problem)
     if (session := seen.session) is None:
         return skipped(_why_not(seen))
     pings = "with pings" if session.alpn.endswith("-ping") else "without pings"
     return fine(
-        f"the certificate is accepted: {session.alpn or 'no ALPN'} over {session.tls_version},"
-        f" {pings}, after {session.seconds * _MILLISECONDS:.0f} ms"
+        f"the certificate is accepted, for it was not rejected within {PATIENCE:g} s:"
+        f" {session.alpn or 'no ALPN'} over {session.tls_version}, {pings}, after"
+        f" {session.seconds * _MILLISECONDS:.0f} ms"
     )
 
 

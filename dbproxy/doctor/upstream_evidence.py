@@ -8,47 +8,41 @@ others are taken at the same time.
 The authenticated look reads after the handshake, because with TLS 1.3 a server that rejects our
 certificate says so only then. It sends nothing: Teleport opens no session, and a server that is
 content waits for the first message.
+
+Without an identity the looks that need none are taken all the same; only its Host CA is not trusted
+then.
 """
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Final
+from typing import TypeAlias
 
 import trio
 from cryptography import x509
-from OpenSSL import SSL
 
+from dbproxy.doctor.inner_handshake import check_not_rejected, shake_hands_inside
+from dbproxy.doctor.trust_source import insecure_by, trust_source
 from dbproxy.errors import DBProxyError, IdentityError, UpstreamError
 from dbproxy.identity import Identity, TbotConfig
 from dbproxy.identity.assemble import is_issued_by_one_of
-from dbproxy.layers import LayerError, TLSLayer
 from dbproxy.protocols import DatabaseProtocol, UpstreamGreeting, protocol_named
-from dbproxy.relay import LayeredStream
 from dbproxy.settings import Mode, Settings
 from dbproxy.upstream import (
     ConfiguredAddress,
     ProxyAddress,
     SecureDialer,
-    UpstreamConnection,
     UpstreamDialer,
     WebFetcher,
-    explain_early_end,
     reasons_of,
 )
-from dbproxy.upstream.first_answer import NoAnswer
+from dbproxy.upstream.discovery import TIMEOUT
+from dbproxy.upstream.first_answer import Answer, NoAnswer, first_answer
 from dbproxy.upstream.outbound_proxy import OutboundProxy
 from dbproxy.upstream.upgrade_need import UpgradeNeed
-from dbproxy.upstream.webapi import (
-    FIND_PATH,
-    AnswerError,
-    ClusterFacts,
-    FetchedAnswer,
-    parse_find,
-    web_address,
-)
+from dbproxy.upstream.webapi import ClusterFacts, FetchedAnswer
 from dbproxy.wiring import (
     make_secure_dialer,
     make_trust,
@@ -58,16 +52,13 @@ from dbproxy.wiring import (
 
 __all__ = ["Session", "TCPAttempt", "UpstreamEvidence", "WebCertificate", "look_upstream"]
 
-PATIENCE: Final = 1.0
-"""Seconds that a server has to reject our certificate after the handshake."""
-
 
 @dataclass(frozen=True, slots=True)
 class TCPAttempt:
     """A connection to one address, without TLS.
 
     Attributes:
-        address: The IP address.
+        address: The IP address, with the port.
         seconds: How long it took; `None` when there was none.
         problem: Why there was none.
     """
@@ -83,12 +74,16 @@ class WebCertificate:
 
     Attributes:
         certificate: Its own certificate.
-        trusted_by: What it is trusted by, in words.
+        trusted_by: What it is trusted by, in words; `None` when it was not verified.
+        insecure_by: What says that it is not verified, if anything does.
+        pinned: Whether it was compared with pins, too.
         tls_version: Such as `TLSv1.3`.
     """
 
     certificate: x509.Certificate
-    trusted_by: str
+    trusted_by: str | None
+    insecure_by: str | None
+    pinned: bool
     tls_version: str
 
 
@@ -131,8 +126,10 @@ class UpstreamEvidence:
         upgrade: Whether an upgrade is needed, and why.
         session: An authenticated connection that was not rejected.
         session_problem: Why there is none.
-        verified_by: Which authorities in the destination have signed what the Teleport Proxy shows
-            to a client whose TLS ends there (`passthrough`): `host`, `database`.
+        inner_rejection: Why the certificate is not taken from a client in passthrough, whose TLS
+            ends at the Teleport Proxy.
+        verified_by: Which authorities in the destination have signed what it shows to such a
+            client: `host`, `database`.
         verified_problem: Why that could not be seen.
         mode: The mode that was asked about.
     """
@@ -155,6 +152,7 @@ class UpstreamEvidence:
     upgrade: UpgradeNeed | None = None
     session: Session | None = None
     session_problem: UpstreamError | None = None
+    inner_rejection: UpstreamError | None = None
     verified_by: tuple[str, ...] | None = None
     verified_problem: UpstreamError | None = None
 
@@ -179,9 +177,8 @@ async def look_upstream(
         return seen
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_look_at_addresses, seen, settings.connect_timeout)
-        if identity is not None:
-            look = _Look(seen, settings, config, identity, secure, environ)
-            nursery.start_soon(look.at_everything)
+        look = _Look(seen, seen.configured, settings, config, identity, secure, environ)
+        nursery.start_soon(look.at_everything)
     return seen
 
 
@@ -203,22 +200,24 @@ async def _look_at_addresses(seen: UpstreamEvidence, limit: float) -> None:
         seen.names_problem = f"no answer within {limit:g} s"
         return
     seen.names = tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
+    targets = [ProxyAddress(address, port) for address in seen.names for port in ports]
     async with trio.open_nursery() as nursery:
-        for address in seen.names:
-            for port in ports:
-                nursery.start_soon(_attempt, seen, address, port, limit)
+        for target in targets:
+            nursery.start_soon(_attempt, seen, target, limit)
+    shown = [str(target) for target in targets]
+    seen.attempts.sort(key=lambda attempt: shown.index(attempt.address))
 
 
 def _ports(configured: ConfiguredAddress) -> list[int]:
     return [address.port for address in configured.candidates]
 
 
-async def _attempt(seen: UpstreamEvidence, address: str, port: int, limit: float) -> None:
-    shown = str(ProxyAddress(address, port))
+async def _attempt(seen: UpstreamEvidence, target: ProxyAddress, limit: float) -> None:
+    shown = str(target)
     began = trio.current_time()
     try:
         with trio.fail_after(limit):
-            stream = await trio.open_tcp_stream(address, port)
+            stream = await trio.open_tcp_stream(target.host, target.port)
     except OSError as error:
         seen.attempts.append(TCPAttempt(shown, None, reasons_of(error)))
     except trio.TooSlowError:
@@ -230,12 +229,13 @@ async def _attempt(seen: UpstreamEvidence, address: str, port: int, limit: float
 
 @dataclass(slots=True)
 class _Look:
-    """The looks that need an identity, for its Host CA and its certificate."""
+    """The looks that begin with TLS."""
 
     seen: UpstreamEvidence
+    configured: ConfiguredAddress
     settings: Settings
     config: TbotConfig | None
-    identity: Identity
+    identity: Identity | None
     secure: SecureDialer
     environ: Mapping[str, str]
 
@@ -245,47 +245,53 @@ class _Look:
         await self._at_web_certificate(address)
         if self.seen.web is None:
             return
+        settings = self.settings
+        if self.seen.facts is None:  # nor would the dialer get an answer, after the same wait
+            settings = replace(settings, no_discovery=True)
         dialer = make_upstream_dialer(
-            self.settings, self.secure, lambda: self.identity, _ignore, self.config, self.environ
+            settings, self.secure, lambda: self.identity, _ignore, self.config, self.environ
         )
         self.seen.upgrade = await dialer.upgrade_need(address)
+        if self.identity is not None:
+            await self._at_database(dialer, self.identity)
+
+    async def _at_database(self, dialer: UpstreamDialer, identity: Identity) -> None:
         try:
-            protocol = protocol_named(self.identity.route.protocol)
+            protocol = protocol_named(identity.route.protocol)
         except IdentityError:
             return  # the identity's own check says so
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._at_session, dialer, protocol)
-            if self.seen.mode is Mode.PASSTHROUGH and protocol.starttls is not None:
-                nursery.start_soon(self._at_inner_server, dialer, protocol, protocol.starttls)
+            nursery.start_soon(self._at_session, dialer, protocol, identity)
+            if self.seen.mode is Mode.PASSTHROUGH and (greeting := protocol.starttls) is not None:
+                nursery.start_soon(self._at_inner_server, dialer, protocol, greeting, identity)
 
     async def _find_address(self) -> ProxyAddress:
-        """Ask the Teleport Proxy about itself; also what its clock says."""
-        seen = self.seen
-        assert seen.configured is not None  # noqa: S101 - the caller has looked
+        """Ask the Teleport Proxy about itself, as long as `dbproxy db` would wait, or less."""
         fetch = WebFetcher(self.secure, lambda: self.identity)
-        reasons = []
-        for candidate in seen.configured.candidates:
-            try:
-                answer = await fetch(candidate, FIND_PATH)
-                self._note_clock(answer)
-                seen.facts = parse_find(answer)
-                seen.published = web_address(seen.facts, candidate)
-            except UpstreamError as error:
-                reasons.append(error.message)
-            except AnswerError as error:
-                reasons.append(f"the server at {candidate} {error}")
-            else:
-                return candidate if self.settings.no_discovery else seen.published
-        seen.facts_problem = NoAnswer("; ".join(reasons)).reason
-        return seen.configured.preferred
+        told: dict[ProxyAddress, _Clocks] = {}
 
-    def _note_clock(self, answer: FetchedAnswer) -> None:
-        try:
-            when = parsedate_to_datetime(answer.headers["date"])
-        except (KeyError, ValueError):
-            return
-        self.seen.server_time = when if when.tzinfo else when.replace(tzinfo=UTC)
-        self.seen.asked_at = datetime.now(UTC)
+        async def ask(address: ProxyAddress, path: str) -> FetchedAnswer:
+            answer = await fetch(address, path)
+            if (clocks := _clocks(answer)) is not None:
+                told[address] = clocks
+            return answer
+
+        settings = self.settings
+        limit = min(TIMEOUT, settings.connect_timeout + settings.handshake_timeout)
+        outcome: Answer | NoAnswer = NoAnswer(
+            f"there was no answer from {self.configured} within {limit:g} s"
+        )
+        with trio.move_on_after(limit):
+            outcome = await first_answer(self.configured.candidates, ask)
+        if isinstance(outcome, NoAnswer):
+            self.seen.facts_problem = outcome.reason
+            asked = dialled = self.configured.preferred
+        else:
+            self.seen.facts, self.seen.published = outcome.facts, outcome.web
+            asked, dialled = outcome.address, outcome.web
+        if asked in told:
+            self.seen.server_time, self.seen.asked_at = told[asked]
+        return self.configured.preferred if settings.no_discovery else dialled
 
     async def _at_web_certificate(self, address: ProxyAddress) -> None:
         try:
@@ -297,33 +303,31 @@ class _Look:
         await trio.aclose_forcefully(secured.stream)
         certificate = secured.tls.get_peer_certificate(as_cryptography=True)
         assert certificate is not None  # noqa: S101 - a server always shows one
+        unverified = insecure_by(self.settings, self.config)
+        chain = secured.tls.get_verified_chain(as_cryptography=True) or [certificate]
         self.seen.web = WebCertificate(
             certificate=certificate,
-            trusted_by=self._trusted_by(secured.tls, certificate),
+            trusted_by=None if unverified else self._trust_source(chain[-1]),
+            insecure_by=unverified,
+            pinned=bool(self.settings.proxy_pin),
             tls_version=secured.tls.get_protocol_version_name(),
         )
 
-    def _trusted_by(self, connection: SSL.Connection, certificate: x509.Certificate) -> str:
-        if self.settings.insecure or (self.config is not None and self.config.insecure):
-            return "nothing: --insecure takes any certificate"
-        chain = connection.get_verified_chain(as_cryptography=True) or [certificate]
-        anchor = chain[-1]
-        if anchor in self.identity.host_cas:
-            return f"the Host CA in {self.identity.files.host_ca}"
-        if anchor in self.secure.trust.extra_roots:
-            return f"the authority in {self.settings.proxy_ca or 'onboarding.ca_path'}"
-        variable = next((name for name in _ROOTS if name in self.environ), None)
-        return f"the authorities in {variable}" if variable else "the system's authorities"
+    def _trust_source(self, anchor: x509.Certificate) -> str:
+        extra_roots = self.secure.trust.extra_roots
+        return trust_source(anchor, self.settings, self.identity, extra_roots, self.environ)
 
-    async def _at_session(self, dialer: UpstreamDialer, protocol: DatabaseProtocol) -> None:
+    async def _at_session(
+        self, dialer: UpstreamDialer, protocol: DatabaseProtocol, identity: Identity
+    ) -> None:
         """An authenticated connection; whether it is taken shows when it is read from."""
         try:
-            upstream = await dialer.dial(protocol, self.identity, authenticate=True)
+            upstream = await dialer.dial(protocol, identity, authenticate=True)
         except UpstreamError as error:
             self.seen.session_problem = error
             return
         try:
-            await _check_not_rejected(upstream)
+            await check_not_rejected(upstream)
         except UpstreamError as error:
             self.seen.session_problem = error
         else:
@@ -337,70 +341,42 @@ class _Look:
             await trio.aclose_forcefully(upstream.stream)
 
     async def _at_inner_server(
-        self, dialer: UpstreamDialer, protocol: DatabaseProtocol, greeting: UpstreamGreeting
+        self,
+        dialer: UpstreamDialer,
+        protocol: DatabaseProtocol,
+        greeting: UpstreamGreeting,
+        identity: Identity,
     ) -> None:
         """As a client in passthrough: which of tbot's files verifies what Teleport shows it?"""
+        limit = self.secure.handshake_timeout
         try:
-            upstream = await dialer.dial(protocol, self.identity, authenticate=False)
+            upstream = await dialer.dial(protocol, identity, authenticate=False)
         except UpstreamError as error:
             self.seen.verified_problem = error
             return
         try:
-            shown = await _shown_inside(upstream, greeting, self.identity, self.secure)
+            server = await shake_hands_inside(upstream, greeting, identity, limit)
         except UpstreamError as error:
             self.seen.verified_problem = error
         else:
-            authorities = {
-                "host": self.identity.host_cas,
-                "database": self.identity.database_cas,
-            }
+            authorities = {"host": identity.host_cas, "database": identity.database_cas}
+            self.seen.inner_rejection = server.rejection
             self.seen.verified_by = tuple(
-                name for name, cas in authorities.items() if is_issued_by_one_of(shown, cas)
+                name
+                for name, cas in authorities.items()
+                if is_issued_by_one_of(server.certificate, cas)
             )
         finally:
             await trio.aclose_forcefully(upstream.stream)
 
 
-_ROOTS: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+_Clocks: TypeAlias = tuple[datetime, datetime]
+"""What the clock of a server said, and what ours said then."""
 
 
-async def _check_not_rejected(upstream: UpstreamConnection) -> None:
-    """Read for a moment: silence means that the server waits for the first message."""
-    with trio.move_on_after(PATIENCE):
-        try:
-            received = await upstream.stream.receive_some()
-        except (trio.BrokenResourceError, LayerError) as error:
-            raise explain_early_end(upstream.address, error) from error
-        if not received:
-            raise explain_early_end(upstream.address, None)
-
-
-async def _shown_inside(
-    upstream: UpstreamConnection,
-    greeting: UpstreamGreeting,
-    identity: Identity,
-    secure: SecureDialer,
-) -> x509.Certificate:
-    """The certificate that a client in passthrough gets to see; it is not verified here."""
-    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-    context.set_min_proto_version(SSL.TLS1_2_VERSION)
-    context.use_certificate(identity.certificate)
-    context.use_privatekey(identity.private_key)
-    connection = SSL.Connection(context, None)
-    connection.set_tlsext_host_name(b"localhost")
-    connection.set_connect_state()
+def _clocks(answer: FetchedAnswer) -> _Clocks | None:
     try:
-        with trio.move_on_after(secure.handshake_timeout):
-            await _start_tls(upstream.stream, greeting, TLSLayer(connection))
-    except (trio.BrokenResourceError, LayerError) as error:
-        raise explain_early_end(upstream.address, error) from error
-    certificate = connection.get_peer_certificate(as_cryptography=True)
-    if certificate is None:
-        raise explain_early_end(upstream.address, None)
-    return certificate
-
-
-async def _start_tls(stream: LayeredStream, greeting: UpstreamGreeting, tls: TLSLayer) -> None:
-    await stream.send_all(greeting.request)
-    if await stream.receive_some(len(greeting.answer)) == greeting.answer:
-        await stream.add_layer(tls)
+        when = parsedate_to_datetime(answer.headers["date"])
+    except (KeyError, ValueError):
+        return None
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)), datetime.now(UTC)

@@ -128,8 +128,10 @@ class FastRelay:
             if self._wake.is_set():
                 self._wake = trio.Event()
                 continue
-            # While the client does not take what the upstream sends, its silence is our own.
-            silent = 0 if self._heard or self._down.sink.unsent else silent + 1
+            # While the client does not take what the upstream sends, its silence is our own; and
+            # when it has ended its direction, it is silent for good.
+            down = self._down
+            silent = 0 if self._heard or down.sink.unsent or down.closing else silent + 1
             self._heard = False
             if silent >= LOOKS:
                 self._note_upstream_failure(SilenceError(patience))

@@ -17,6 +17,7 @@ from dbproxy.upstream.pins import parse_pins
 from dbproxy.upstream.roots import RootsFile
 from dbproxy.upstream.route import UpstreamRoute
 from dbproxy.upstream.secure import SecureDialer, too_slow
+from dbproxy.upstream.starttls import ask_for_tls
 from dbproxy.upstream.transport import Transport
 from dbproxy.upstream.trust import UpstreamTrust
 from dbproxy.upstream.webapi import FetchedAnswer
@@ -39,6 +40,7 @@ __all__ = [
     "UpstreamRoute",
     "UpstreamTrust",
     "WebFetcher",
+    "ask_for_tls",
     "explain_early_end",
     "explain_end_after_greeting",
     "explain_loss",

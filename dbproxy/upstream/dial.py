@@ -22,19 +22,20 @@ import trio
 
 from dbproxy.errors import Code, UpstreamError
 from dbproxy.identity import Identity
-from dbproxy.layers import LayerError, PingLayer
+from dbproxy.layers import PingLayer
 from dbproxy.protocols import DatabaseProtocol
 from dbproxy.relay import LayeredStream, PingWatch
 from dbproxy.upstream.address import ProxyAddress
 from dbproxy.upstream.discovery import RouteFinder
-from dbproxy.upstream.explain import alpn_not_negotiated, explain_early_end
+from dbproxy.upstream.explain import alpn_not_negotiated
 from dbproxy.upstream.route import UpstreamRoute
 from dbproxy.upstream.secure import SecureConnection, SecureDialer, too_slow
 from dbproxy.upstream.sessions import ResumableConnection
+from dbproxy.upstream.starttls import ask_for_tls
 from dbproxy.upstream.upgrade import upgrade
 from dbproxy.upstream.upgrade_decisions import UpgradeDecisions
 from dbproxy.upstream.upgrade_need import UpgradeNeed, needs_upgrade
-from dbproxy.upstream.upgrade_override import upgrade_mode, upgrade_override
+from dbproxy.upstream.upgrade_override import override_named, upgrade_mode, upgrade_override
 
 __all__ = ["UpstreamConnection", "UpstreamDialer"]
 
@@ -84,7 +85,8 @@ class UpstreamDialer:
         secure: Makes the TLS connections.
         environ: The environment variables, for Teleport's own about connection upgrades.
         connection_upgrade: `auto`, `always` or `never`.
-        current_identity: Returns the identity for the test whether an upgrade is needed.
+        current_identity: Returns the identity for the test whether an upgrade is needed; the test
+            does without one.
         max_handshakes: How many connections may be set up at a time; who comes first is served
             first. Waiting for one's turn is not part of the time-outs.
     """
@@ -96,7 +98,7 @@ class UpstreamDialer:
         *,
         environ: Mapping[str, str],
         connection_upgrade: str,
-        current_identity: Callable[[], Identity],
+        current_identity: Callable[[], Identity | None],
         max_handshakes: int,
     ) -> None:
         self._routes = routes
@@ -181,7 +183,8 @@ class UpstreamDialer:
         """Whether connections to `address` need an upgrade: by setting, environment, or test."""
         chosen = upgrade_override(self._connection_upgrade, self._environ, address)
         if chosen is not None:
-            return UpgradeNeed(required=chosen, reason="is dialled as it was configured")
+            decider = override_named(self._connection_upgrade)
+            return UpgradeNeed(required=chosen, reason=f"is dialled as {decider} says")
         return await self._upgrades.need(address)
 
     async def _test_upgrade(self, address: ProxyAddress) -> UpgradeNeed:
@@ -238,7 +241,7 @@ class UpstreamDialer:
         if not authenticate or greeting is None:
             return stream, [], False
         try:
-            await self._ask_for_tls(stream, address, greeting.request, greeting.answer)
+            await ask_for_tls(stream, address, greeting, limit=self._secure.handshake_timeout)
             connection, judgement = self._secure.trust.connection(
                 address.host, (), identity, authenticate=True
             )
@@ -247,24 +250,6 @@ class UpstreamDialer:
             await trio.aclose_forcefully(stream)
             raise
         return stream, [secured], False
-
-    async def _ask_for_tls(
-        self, stream: LayeredStream, address: ProxyAddress, request: bytes, answer: bytes
-    ) -> None:
-        limit = self._secure.handshake_timeout
-        try:
-            with trio.fail_after(limit):
-                await stream.send_all(request)
-                received = await stream.receive_some(len(answer))
-        except trio.TooSlowError as error:
-            raise too_slow("answer to a request for TLS", address, limit) from error
-        except (LayerError, trio.BrokenResourceError) as error:
-            raise explain_early_end(address, error) from error
-        if received != answer:
-            raise UpstreamError(
-                Code.UPSTREAM_TLS_FAILED,
-                f"the server at {address} answered {received!r} when asked for TLS",
-            )
 
 
 def _with_discovery_problem(error: UpstreamError, route: UpstreamRoute) -> UpstreamError:

@@ -23,10 +23,11 @@ class WebFetcher:
 
     Args:
         dialer: Makes the TLS connections.
-        identity: Returns the identity whose Host CA is trusted; its certificate is not shown.
+        identity: Returns the identity whose Host CA is trusted, if there is one; its certificate is
+            not shown.
     """
 
-    def __init__(self, dialer: SecureDialer, identity: Callable[[], Identity]) -> None:
+    def __init__(self, dialer: SecureDialer, identity: Callable[[], Identity | None]) -> None:
         self._dialer = dialer
         self._identity = identity
 

@@ -86,7 +86,7 @@ class SecureDialer:
         self,
         address: ProxyAddress,
         alpn: Sequence[str],
-        identity: Identity,
+        identity: Identity | None,
         *,
         authenticate: bool = False,
     ) -> SecureConnection:
@@ -95,7 +95,8 @@ class SecureDialer:
         Args:
             address: Where to.
             alpn: What to offer, the preferred value first; empty for no ALPN at all.
-            identity: Whose Host CA is trusted and whose certificate may be presented.
+            identity: Whose Host CA is trusted and whose certificate may be presented; without one
+                the other authorities alone are.
             authenticate: Whether to present that certificate.
 
         Raises:

@@ -106,7 +106,7 @@ class UpstreamTrust:
         return self._extra_roots()
 
     def connection(
-        self, host: str, alpn: Sequence[str], identity: Identity, *, authenticate: bool
+        self, host: str, alpn: Sequence[str], identity: Identity | None, *, authenticate: bool
     ) -> tuple[ResumableConnection, ServerJudgement]:
         """A connection to the web port, without a socket, and the judgement it will fill in.
 
@@ -114,7 +114,8 @@ class UpstreamTrust:
             host: The name or address that is dialled; the server's certificate must be for it, and
                 it is the SNI, unless there is another server name.
             alpn: What to offer, the preferred value first; empty for no ALPN at all.
-            identity: Whose Host CA is trusted and whose certificate may be presented.
+            identity: Whose Host CA is trusted and whose certificate may be presented; without one
+                the other authorities alone are.
             authenticate: Whether to present that certificate.
         """
         prepared = self._for_identity(_Kind.WEB, identity, authenticate)
@@ -164,16 +165,20 @@ class UpstreamTrust:
             connection.set_tlsext_host_name(indication)
         return connection, judgement
 
-    def _for_identity(self, kind: _Kind, identity: Identity, authenticate: bool) -> _Prepared:
+    def _for_identity(
+        self, kind: _Kind, identity: Identity | None, authenticate: bool
+    ) -> _Prepared:
         self._forget_other_roots()
-        if identity.generation != self._generation:
-            self._generation = identity.generation
+        generation = identity.generation if identity is not None else 0
+        if generation != self._generation:
+            self._generation = generation
             for key in [key for key in self._prepared if key[0] is not _Kind.OUTBOUND_PROXY]:
                 del self._prepared[key]
         key = (kind, authenticate)
         if key not in self._prepared:
             inner = kind is _Kind.INNER
-            roots = identity.host_cas if inner else (*self._roots, *identity.host_cas)
+            host_cas = identity.host_cas if identity is not None else ()
+            roots = host_cas if inner else (*self._roots, *host_cas)
             self._prepared[key] = self._prepare(
                 roots, system_roots=not inner, shown=identity if authenticate else None
             )

@@ -12,7 +12,7 @@ from typing import Final
 
 from dbproxy.upstream.address import ProxyAddress
 
-__all__ = ["UpgradeMode", "upgrade_mode", "upgrade_override"]
+__all__ = ["UpgradeMode", "override_named", "upgrade_mode", "upgrade_override"]
 
 _VARIABLE: Final = "TELEPORT_TLS_ROUTING_CONN_UPGRADE"
 _MODE_VARIABLE: Final = "TELEPORT_TLS_ROUTING_CONN_UPGRADE_MODE"
@@ -47,6 +47,11 @@ def upgrade_override(
         return setting == "always"
     text = environ.get(_VARIABLE, "")
     return _decision(text, f"{address}=") if text else None
+
+
+def override_named(setting: str) -> str:
+    """What `upgrade_override` has decided by, in words."""
+    return f"--connection-upgrade={setting}" if setting != "auto" else _VARIABLE
 
 
 def _decision(text: str, key: str) -> bool:

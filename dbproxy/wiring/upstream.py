@@ -93,7 +93,7 @@ def make_secure_dialer(
 def make_upstream_dialer(
     settings: Settings,
     secure: SecureDialer,
-    identity: Callable[[], Identity],
+    identity: Callable[[], Identity | None],
     publish: Subscriber,
     config: TbotConfig | None,
     environ: Mapping[str, str],

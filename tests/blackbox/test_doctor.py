@@ -8,14 +8,21 @@ import shutil
 import struct
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import COMMAND, PATIENCE, Outcome, Run, clean_environment
+import trio
+from commands import COMMAND, PATIENCE, Outcome, Run, clean_environment, run_dbproxy
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from identities import HOUR, Attributes, Cluster, make_key, subject_attributes, write_destination
+from running_proxy import Destination
+
+from dbproxy.lab import DatabaseResource, Lab, guide, open_lab
 
 NOBODY = 0xFFFFFFFF
 TBOT_READERS = struct.pack("<I", 2) + b"".join(
@@ -54,6 +61,46 @@ def run(run: Run) -> Run:
         return run(*arguments, env={"DBPROXY_OFFLINE": "1", **(env or {})}, **how)
 
     return offline
+
+
+@asynccontextmanager
+async def cluster_and_destination(directory: Path) -> AsyncIterator[tuple[Lab, Path]]:
+    """A Teleport Proxy that can be reached, and what tbot writes there."""
+    database = DatabaseResource(guide.SERVICE, "127.0.0.1:1", labels={"env": "dev"})
+    async with open_lab(databases=[database], directory=directory / "lab") as lab:
+        lab.create_role(guide.role_yaml())
+        key = generate_private_key(public_exponent=65537, key_size=2048)
+        destination = Destination(directory / "machine-id", lab, [key])
+        await destination.renew()
+        yield lab, destination.directory
+
+
+async def run_beside(lab: Lab, home: Path, *arguments: str | Path) -> Outcome:
+    """Run doctor while the lab serves it in this process."""
+    options = ("--proxy-ca", lab.web_ca_file, *arguments)
+    return await trio.to_thread.run_sync(partial(run_dbproxy, "doctor", *options, home=home))
+
+
+async def test_the_way_to_teleport_is_looked_at(tmp_path: Path) -> None:
+    async with cluster_and_destination(tmp_path) as (lab, directory):
+        where = ("--destination-dir", directory, "--proxy", lab.address)
+        outcome = await run_beside(lab, tmp_path, *where, guide.SERVICE)
+    assert (outcome.status, outcome.err) == (0, "")
+    host_ca = directory / "teleport-host-ca.crt"
+    assert f"clients verify Teleport with sslrootcert={host_ca}" in outcome.out
+    assert "failure" not in outcome.out
+
+
+async def test_a_certificate_that_teleport_rejects_is_a_failure(tmp_path: Path) -> None:
+    async with cluster_and_destination(tmp_path) as (lab, directory):
+        lab.reject_certificates(issued_before=datetime.max.replace(tzinfo=UTC))
+        where = ("--destination-dir", directory, "--proxy", lab.address, "--format=json")
+        outcome = await run_beside(lab, tmp_path, *where, guide.SERVICE)
+    assert outcome.status == 1
+    found = checks(outcome)
+    assert found["certificate-accepted"]["code"] == "certificate-rejected"
+    assert found["certificate-accepted"]["next_step"]
+    assert found["client-authority"]["verdict"] == "ok"
 
 
 def checks(outcome: Outcome) -> dict[str, dict[str, Any]]:

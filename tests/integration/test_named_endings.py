@@ -298,7 +298,7 @@ async def test_who_waits_for_a_handshake_does_so_in_a_queue(
     """The upstream stalls, so each turn takes its time; three have one at the same time."""
     at_once, count, limit = 3, 12, 0.4
     stall = Fault(Step.CLIENT_HELLO, Action.STALL)
-    dialled: list[int] = []
+    dialled: list[tuple[float, int]] = []
     settings = {"max_handshakes": at_once, "handshake_timeout": limit, "no_discovery": True}
     async with talking_proxy(
         Mode.TUNNEL, tmp_path, rsa_keys, stall, connection_upgrade="never", **settings
@@ -310,15 +310,18 @@ async def test_who_waits_for_a_handshake_does_so_in_a_queue(
                 with trio.fail_after(PATIENCE):
                     assert b"TLS handshake" in await receive_all(stream)
 
+        began = trio.current_time()
         async with trio.open_nursery() as nursery:
             for _ in range(count):
                 nursery.start_soon(come)
                 await trio.testing.wait_all_tasks_blocked(0.002)
             while len(proxy.records) < count:
-                dialled.append(len(lab.faults.injected) - len(proxy.records))
+                dialled.append((trio.current_time() - began, len(lab.faults.injected)))
                 await trio.sleep(0.01)
         records = proxy.records
-    assert max(dialled) == at_once
+    for seconds, number in dialled:  # a turn takes as long as the limit, and never less
+        assert number <= at_once * (1 + int(seconds / limit)), f"{number} after {seconds} s"
+    assert max(number for _, number in dialled) == count
     turns = [{record.id for record in records[at:][:at_once]} for at in range(0, count, at_once)]
     assert turns == [set(range(at + 1, at + at_once + 1)) for at in range(0, count, at_once)]
     assert {record.code for record in records} == {Code.UPSTREAM_UNREACHABLE}

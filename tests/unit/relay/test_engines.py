@@ -305,6 +305,30 @@ async def test_an_upstream_that_falls_silent_after_a_ping_is_given_up(
     assert end.closed_by is ClosedBy.UPSTREAM
 
 
+@every_engine
+async def test_an_upstream_that_has_ended_its_direction_may_be_silent(
+    fast: bool, localhost: Credentials
+) -> None:
+    near, client = socket_pair()
+    upstream, database, _transport = await layered_pair("tls-ping", localhost)
+    patience = 0.02
+    upstream.patience = lambda: patience
+    engine, stream = RelayEngine(fast=fast), LayeredStream(near)
+    relay = engine.relay(stream, upstream, FirstFlight(), lambda: None)
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as machinery, client, database, stream, upstream:
+            machinery.start_soon(engine.run)
+            machinery.start_soon(relay.run)
+            await database.send_all(b"send it")
+            await database.send_eof()
+            assert await receive_all(client) == b"send it"
+            await trio.sleep(5 * patience)
+            await client.send_all(b"a late answer")
+            await client.send_eof()
+            assert await receive_all(database) == b"a late answer"
+            machinery.cancel_scope.cancel()
+
+
 async def ping_once_and_stall(database: LayeredStream) -> None:
     await trio.sleep(0.1)
     await database.send_all(bytes(4))

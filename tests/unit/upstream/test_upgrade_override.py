@@ -5,7 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dbproxy.upstream import ProxyAddress
-from dbproxy.upstream.upgrade_override import UpgradeMode, upgrade_mode, upgrade_override
+from dbproxy.upstream.upgrade_override import (
+    UpgradeMode,
+    override_named,
+    upgrade_mode,
+    upgrade_override,
+)
 
 ADDRESS = ProxyAddress("host", 443)
 VARIABLE = "TELEPORT_TLS_ROUTING_CONN_UPGRADE"
@@ -98,3 +103,8 @@ def test_the_kind_of_upgrade(text: str, mode: UpgradeMode) -> None:
 
 def test_without_the_variable_both_kinds_are_offered() -> None:
     assert upgrade_mode({}) is UpgradeMode.BOTH
+
+
+def test_what_has_decided_has_a_name() -> None:
+    assert override_named("never") == "--connection-upgrade=never"
+    assert override_named("auto") == VARIABLE
