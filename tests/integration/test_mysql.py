@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import pymysql
 import pytest
 import trio
 from database_clients import in_thread
+from lab_client import until
 from mariadb_server import MariaDB, mariadb_server
 from mysql_clients import pymysql_connect, query, run_mariadb, with_pymysql
-from running_proxy import Destination, ProxyIn, every_mode, running_proxy, tls_modes
+from running_proxy import PATIENCE, Destination, ProxyIn, every_mode, running_proxy, tls_modes
 
 from dbproxy import Mode
 from dbproxy.events import ClosedBy
@@ -110,6 +112,24 @@ class TestConnecting:
         async with proxy_in(Mode.TERMINATE) as proxy:
             await in_thread(work)
             assert [r.outcome for r in await proxy.all_closed(2)] == ["relayed"] * 2
+
+
+async def test_silent_and_garbage_sockets_do_not_disturb_others(
+    proxy_in: ProxyIn, lab: Lab
+) -> None:
+    async with proxy_in(Mode.TERMINATE, prologue_timeout=1.0) as proxy, AsyncExitStack() as stack:
+        for number in range(60):
+            socket = await stack.enter_async_context(await proxy.connect())
+            if number % 3 == 0:
+                await socket.send_all(b"\x00\xffgarbage" * 20)
+        assert await with_pymysql(proxy, query("SELECT 1")) == ((1,),)
+        records = await proxy.all_closed(61)
+        await until(lambda: lab.connections == 0, PATIENCE)
+    assert sorted({record.code or "" for record in records}) == [
+        "",
+        "client-protocol-error",
+        "client-stalled",
+    ]
 
 
 class TestLogins:
