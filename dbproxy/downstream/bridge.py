@@ -209,6 +209,7 @@ class Bridge:
     async def _attempt(
         self, client: Client, carry: Carry, flight: FirstFlight, progress: Progress
     ) -> RelayEnd:
+        progress.said_up = progress.said_down = 0  # what counts is said to the last upstream
         upstream = await self._dial(carry.authenticate, progress)
         try:
             self._note_connected(upstream, progress)

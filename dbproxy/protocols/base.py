@@ -251,7 +251,7 @@ class DatabaseProtocol(ABC):
 
     @abstractmethod
     def prologue(self, mode: Mode, *, inside_tls: bool = False) -> Prologue:
-        """A new state machine for one client.
+        """A new state machine for one client, who has not been greeted where servers speak first.
 
         Args:
             mode: The listener's mode.

@@ -72,6 +72,7 @@ async def test_until_the_login_is_answered_another_upstream_will_do(
         await read_answer(far)
         assert await receive_all(far) == b"welcome"
     assert second.sent.count(login()) == 1
+    assert bench.record.bytes_up == len(second.sent)
     assert bench.record.attempts == 2
     assert first.closed
 
