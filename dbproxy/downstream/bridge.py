@@ -20,6 +20,9 @@ Where the server speaks first, its greeting is the upstream's first byte. Until 
 client has said nothing and heard nothing, so attempts are repeated as freely. From then on the
 client is bound to this upstream: the greeting has a scramble that its answer depends on.
 
+A conversation that the client does not hear (SQL Server's PRELOGIN) is had anew with each upstream,
+and consumes nothing of what the client said.
+
 Tested in `tests/unit/downstream/test_bridge.py` and `tests/unit/downstream/test_server_first.py`.
 """
 

@@ -87,7 +87,9 @@ class TestOrder:
         assert upstream.sent == tls_request() + b"client hello"
         assert bench.dialer.dials == [False]
 
-    async def test_a_probe_costs_no_connection(self, mysql_bench: MakeBench) -> None:
+    async def test_a_probe_costs_no_connection(
+        self, mysql_bench: MakeBench, autojump_clock: MockClock
+    ) -> None:
         bench = mysql_bench()
         async with bench.connection() as far:
             await far.aclose()
@@ -95,7 +97,7 @@ class TestOrder:
         assert bench.dialer.dials == []
 
     async def test_who_speaks_too_early_costs_no_connection_either(
-        self, mysql_bench: MakeBench
+        self, mysql_bench: MakeBench, autojump_clock: MockClock
     ) -> None:
         bench = mysql_bench()
         answer = await bench.converse(b"GET / HTTP/1.1\r\n\r\n")
