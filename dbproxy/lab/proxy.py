@@ -199,7 +199,9 @@ class Proxy:
                 return
             ping_stream = PingStream(stream)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(ping_stream.send_pings, self._options.ping_interval)
+                nursery.start_soon(
+                    ping_stream.send_pings, self._options.ping_interval, facts.count_ping
+                )
                 await self._dispatch(MeteredStream(ping_stream, transport), facts, handler)
                 nursery.cancel_scope.cancel()
 

@@ -123,6 +123,9 @@ async def test_64_mib_are_echoed_while_they_are_sent(
                     await receive(stream, blob)
             record = await proxy.record()
             assert (record.outcome, record.bytes_down) == ("relayed", len(blob))
+            check_connection(proxy, lab, way, "teleport-postgres-ping", "TLSv1.3")
+            (facts,) = [facts for facts in lab.handshakes if facts.tunnel]
+            assert facts.pings > 1, "no pings among the data"
 
 
 @every_way
