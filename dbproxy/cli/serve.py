@@ -15,6 +15,7 @@ from dbproxy.events import Subscriber
 from dbproxy.fleet import Fleet
 from dbproxy.ops import EventLog, dropped_notice, log_writer, make_logger
 from dbproxy.proxy import DatabaseProxy
+from dbproxy.relay import own_the_loop
 from dbproxy.settings import Settings
 
 __all__ = ["run_with_signals", "serve", "serve_tunnels"]
@@ -80,7 +81,7 @@ def event_logs(settings: Settings) -> Iterator[EventLogs]:
 
 
 async def run_with_signals(proxy: Runnable[S], tell: Callable[[S], None]) -> None:
-    """Run `proxy` and do what signals ask for.
+    """Run `proxy`, alone in trio's loop, and do what signals ask for.
 
     SIGINT and SIGTERM stop it, a second one at once. SIGHUP makes it read the identity again; but
     when it comes because the terminal was closed, it stops too.
@@ -89,6 +90,7 @@ async def run_with_signals(proxy: Runnable[S], tell: Callable[[S], None]) -> Non
         proxy: Not running yet.
         tell: Called once with what it reports when it has started.
     """
+    own_the_loop()
     terminal = ControllingTerminal.at_start()
     with trio.open_signal_receiver(*SIGNALS) as signals:
         async with trio.open_nursery() as nursery:

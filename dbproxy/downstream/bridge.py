@@ -10,8 +10,10 @@ dialled: after a pause, or once tbot has written a newer identity. The client wa
 only when the grace is over.
 
 A client that leaves while it waits ends the wait: nobody needs the next attempt. Only pauses are
-watched. An attempt under way has its own limits, and a watch over each would cost every connection
-a task for the sake of the few that leave just then. Leaving is ending one's direction: TCP does not
+watched, and whoever has to wait for its turn to dial: a queue of clients that are gone would grow
+for as long as the upstream stalls, and hold up those that are still there. Any other attempt under
+way has its own limits, and a watch over each would cost every connection a task for the sake of the
+few that leave just then. Leaving is ending one's direction: TCP does not
 tell a client that is gone from one that only has nothing more to say. No database client ends its
 direction before it was answered, but if one does, it is told why at once. A cancel request's does
 so, and is not watched.
@@ -31,18 +33,25 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import trio
 
 from dbproxy.downstream.client import Client, ClientGone
 from dbproxy.downstream.converse import converse
 from dbproxy.downstream.progress import Progress
-from dbproxy.errors import Code, UpstreamError
+from dbproxy.errors import Code, DBProxyError, UpstreamError
 from dbproxy.events import ClosedBy, Event, UpstreamConnected, UpstreamRetried
 from dbproxy.identity import Identity, IdentityStore
 from dbproxy.layers import LayerError
-from dbproxy.protocols import Carry, DatabaseProtocol, Greeting, GreetingReader, UpstreamGreeting
+from dbproxy.protocols import (
+    Carry,
+    Conversation,
+    DatabaseProtocol,
+    Greeting,
+    GreetingReader,
+    UpstreamGreeting,
+)
 from dbproxy.relay import FirstFlight, Liveness, RelayEnd, RelayEngine
 from dbproxy.upstream import (
     Attempts,
@@ -70,6 +79,12 @@ class GreetedUpstream:
 
     connection: UpstreamConnection
     greeting: Greeting
+
+
+_LEFT_THE_QUEUE: Final = (
+    "the client left while it waited for its turn: as many connections to the Teleport Proxy as"
+    " --max-handshakes allows were being set up"
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -112,7 +127,7 @@ class Bridge:
         Raises:
             UpstreamError: No attempt was successful; the last one's failure.
             IdentityError: The identity is not valid now.
-            ClientGone: The client left while it was kept waiting for another attempt.
+            ClientGone: The client left while it was kept waiting for another attempt, or its turn.
         """
         flight = FirstFlight(carry.first_flight)
         return await self._try_until_it_works(
@@ -142,7 +157,7 @@ class Bridge:
             UpstreamError, IdentityError, ClientGone: As for `carry`.
         """
         upstream = await self._try_until_it_works(
-            partial(self._await_greeting, reader, authenticate, progress),
+            partial(self._await_greeting, client, reader, authenticate, progress),
             client,
             FirstFlight(),
             progress,
@@ -177,19 +192,25 @@ class Bridge:
         return end
 
     async def _await_greeting(
-        self, reader: Callable[[], GreetingReader], authenticate: bool, progress: Progress
+        self,
+        client: Client,
+        reader: Callable[[], GreetingReader],
+        authenticate: bool,
+        progress: Progress,
     ) -> GreetedUpstream:
-        upstream = await self._dial(authenticate, progress)
+        upstream = await self._dial(client, authenticate, progress)
         try:
             self._note_connected(upstream, progress)
-            with trio.move_on_after(self.handshake_timeout):
+            with trio.fail_after(self.handshake_timeout):
                 greeting = await _read_greeting(upstream, reader())
-                upstream.remember()
-                return GreetedUpstream(upstream, greeting)
-            raise too_slow("greeting", upstream.address, self.handshake_timeout)
+        except trio.TooSlowError as error:
+            await trio.aclose_forcefully(upstream.stream)
+            raise too_slow("greeting", upstream.address, self.handshake_timeout) from error
         except BaseException:
             await trio.aclose_forcefully(upstream.stream)
             raise
+        self._note_answered(upstream, authenticate, progress)
+        return GreetedUpstream(upstream, greeting)
 
     async def _try_until_it_works(
         self,
@@ -213,17 +234,23 @@ class Bridge:
         self, client: Client, carry: Carry, flight: FirstFlight, progress: Progress
     ) -> RelayEnd:
         progress.said_up = progress.said_down = 0  # what counts is said to the last upstream
-        upstream = await self._dial(carry.authenticate, progress)
+        watched = client if carry.reply_expected else None
+        upstream = await self._dial(watched, carry.authenticate, progress)
         try:
             self._note_connected(upstream, progress)
             return await self._relay(client, upstream, carry, flight, progress)
         finally:
             await trio.aclose_forcefully(upstream.stream)
 
-    async def _dial(self, authenticate: bool, progress: Progress) -> UpstreamConnection:
+    async def _dial(
+        self, watched: Client | None, authenticate: bool, progress: Progress
+    ) -> UpstreamConnection:
         identity = await self._usable_identity()
         progress.generation = identity.generation
-        return await self.dialer.dial(self.protocol, identity, authenticate=authenticate)
+        dial = partial(self.dialer.dial, self.protocol, identity, authenticate=authenticate)
+        if watched is not None and self.dialer.busy:
+            return await _dial_for_who_stays(watched, dial)
+        return await dial()
 
     def _note_connected(self, upstream: UpstreamConnection, progress: Progress) -> None:
         progress.upstream = str(upstream.address)
@@ -256,36 +283,61 @@ class Bridge:
         if carry.greeting is not None:
             await self._greet(upstream, carry.greeting)
         if carry.conversation is not None:
-            with trio.move_on_after(self.handshake_timeout) as limit:
-                await converse(client, upstream, carry.conversation(), progress, greeted=False)
-            if limit.cancelled_caught:
-                raise too_slow("opening conversation", upstream.address, self.handshake_timeout)
-        progress.relay = self.relays.relay(
-            client.stream, upstream.stream, flight, upstream.remember
-        )
+            await self._converse_unheard(client, upstream, carry.conversation(), progress)
+        answered = partial(self._note_answered, upstream, carry.authenticate, progress)
+        progress.relay = self.relays.relay(client.stream, upstream.stream, flight, answered)
         end = await progress.relay.run()
-        if carry.reply_expected and not end.upstream_spoke and end.closed_by is ClosedBy.UPSTREAM:
-            raise explain_early_end(upstream.address, end.upstream_error or end.error)
+        if carry.reply_expected and not end.upstream_spoke:
+            early = explain_early_end(upstream.address, end.upstream_error or end.error)
+            # An upstream may end because the client has; it does not reject a certificate for that.
+            rejected = end.upstream_error is not None and early.code is Code.CERTIFICATE_REJECTED
+            if rejected or end.closed_by is ClosedBy.UPSTREAM:
+                raise early
         return end
+
+    def _note_answered(
+        self, upstream: UpstreamConnection, authenticate: bool, progress: Progress
+    ) -> None:
+        """The upstream's first byte is here."""
+        upstream.remember()
+        if authenticate:  # a later rejection is a new one, which a renewal may explain
+            self._rejections.pop(progress.generation, None)
+
+    async def _converse_unheard(
+        self,
+        client: Client,
+        upstream: UpstreamConnection,
+        conversation: Conversation,
+        progress: Progress,
+    ) -> None:
+        """Have a conversation with the upstream that the client knows nothing about."""
+        try:
+            with trio.fail_after(self.handshake_timeout):
+                await converse(client, upstream, conversation, progress, greeted=False)
+        except trio.TooSlowError as error:
+            step = "opening of the database protocol"
+            raise too_slow(step, upstream.address, self.handshake_timeout) from error
 
     async def _greet(self, upstream: UpstreamConnection, greeting: UpstreamGreeting) -> None:
         """Say what the upstream waits for and the client does not know about."""
         answer, missing = b"", len(greeting.answer)
+        limit = self.handshake_timeout
         try:
-            with trio.move_on_after(self.handshake_timeout):
+            with trio.fail_after(limit):
                 await upstream.stream.send_all(greeting.request)
                 while missing and (received := await upstream.stream.receive_some(missing)):
                     answer += received
                     missing -= len(received)
-                if missing:
-                    raise explain_early_end(upstream.address, None)
+        except trio.TooSlowError as error:
+            raise too_slow("request for TLS", upstream.address, limit) from error
         except (trio.BrokenResourceError, LayerError) as error:
             raise explain_early_end(upstream.address, error) from error
+        if missing:
+            raise explain_early_end(upstream.address, None)
         if answer != greeting.answer:
-            shown = repr(answer) if answer else f"nothing within {self.handshake_timeout:g} s"
             raise UpstreamError(
                 Code.UPSTREAM_PROTOCOL_ERROR,
-                f"the Teleport Proxy at {upstream.address} answered {shown} where the"
+                f"the Teleport Proxy at {upstream.address} answered {answer!r} where the"
                 f" {self.protocol.readable_name} protocol has {greeting.answer!r}",
             )
 
@@ -366,13 +418,46 @@ async def _wait_unless(
     ends: Sequence[Callable[[], Awaitable[object]]], wait: Callable[[], Awaitable[object]]
 ) -> None:
     """Wait for `wait`, or until one of `ends` has come."""
-
-    async def end(come: Callable[[], Awaitable[object]]) -> None:
-        await come()
-        nursery.cancel_scope.cancel()
-
     async with trio.open_nursery() as nursery:
         for come in ends:
-            nursery.start_soon(end, come)
+            nursery.start_soon(_end_when, come, nursery.cancel_scope)
         await wait()
         nursery.cancel_scope.cancel()
+
+
+async def _end_when(come: Callable[[], Awaitable[object]], scope: trio.CancelScope) -> None:
+    await come()
+    scope.cancel()
+
+
+async def _dial_for_who_stays(
+    client: Client, dial: Callable[[], Awaitable[UpstreamConnection]]
+) -> UpstreamConnection:
+    """Dial, unless the client leaves first.
+
+    Cancelled or failed, it leaves no socket behind.
+
+    Raises:
+        DBProxyError: As `dial` does.
+        ClientGone: The client has left.
+    """
+    upstream: UpstreamConnection | None = None
+    failure: DBProxyError | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_end_when, client.wait_until_left, nursery.cancel_scope)
+            try:
+                upstream = await dial()
+            except DBProxyError as error:  # kept out of the nursery's exception group
+                failure = error
+            nursery.cancel_scope.cancel()
+    except BaseException:
+        if upstream is not None:
+            await trio.aclose_forcefully(upstream.stream)
+        raise
+    if failure is not None:
+        raise failure
+    if upstream is None:
+        untold = UpstreamError(Code.UPSTREAM_UNREACHABLE, _LEFT_THE_QUEUE)
+        raise ClientGone(_LEFT_THE_QUEUE, untold.code, untold=untold)
+    return upstream

@@ -12,7 +12,8 @@ Example::
         token = lab.add_bot("app", roles=["machine-id-db"])
 
 What stands between a client and a Proxy has context managers of its own: ``open_balancer``,
-``open_connect_proxy``, ``open_socks_proxy``. What is to go wrong is a `FaultPlan`.
+``open_connect_proxy``, ``open_socks_proxy``. ``open_postgres_listener`` is for clusters without TLS
+routing. What is to go wrong is a `FaultPlan`.
 """
 
 from dbproxy.lab.alerts import Alert
@@ -22,6 +23,7 @@ from dbproxy.lab.connect_proxy import open_connect_proxy
 from dbproxy.lab.database import DatabaseResource
 from dbproxy.lab.faults import NO_FAULTS, Action, Fault, FaultPlan, Step
 from dbproxy.lab.outbound import Credentials, OutboundOptions, OutboundProxy
+from dbproxy.lab.postgres_listener import PostgresListener, open_postgres_listener
 from dbproxy.lab.proxy_options import Variant
 from dbproxy.lab.rotation import Phase
 from dbproxy.lab.socks_proxy import open_socks_proxy
@@ -43,6 +45,7 @@ __all__ = [
     "OutboundOptions",
     "OutboundProxy",
     "Phase",
+    "PostgresListener",
     "Step",
     "UnknownALPN",
     "UpgradeOptions",
@@ -51,5 +54,6 @@ __all__ = [
     "open_balancer",
     "open_connect_proxy",
     "open_lab",
+    "open_postgres_listener",
     "open_socks_proxy",
 ]

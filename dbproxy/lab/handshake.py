@@ -28,6 +28,7 @@ class Handshake:
         session_reused: whether the client resumed an earlier TLS session.
         upgrade: the connection upgrade inside of which this connection is, ``None`` for a direct
             one.
+        pings: how many pings the client has been sent.
         error: why the connection was refused or broke; ``None`` while all is well.
     """
 
@@ -40,7 +41,12 @@ class Handshake:
     identity: SubjectFields | None = None
     session_reused: bool = False
     upgrade: Upgrade | None = None
+    pings: int = 0
     error: str | None = None
+
+    def count_ping(self) -> None:
+        """Notes one more ping."""
+        self.pings += 1
 
     @property
     def tunnel(self) -> bool:

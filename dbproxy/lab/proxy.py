@@ -3,7 +3,8 @@
 A connection is routed twice. The ClientHello's ALPN list picks a handler, or nobody, before any
 answer. After the outer handshake, a verified client certificate with a database route overrides
 that choice ("tunnel"); without one the handler asks for a certificate inside ("non-tunnel"). A
-connection to the web server may be upgraded; inside of it, all of this begins again.
+connection to the web server may be upgraded; inside of it, all of this begins again. With TLS
+routing off, PostgreSQL is told apart by its first byte, as Teleport's multiplexer does.
 
 Two things differ from a real Proxy. It verifies with OpenSSL, whose alerts are Go's for expired
 certificates, unknown authorities and missing certificates, but not for certificates that are not
@@ -37,7 +38,7 @@ from dbproxy.lab.mysql_handler import MySQLHandler
 from dbproxy.lab.postgres_handler import PostgresHandler
 from dbproxy.lab.proxy_options import ProxyOptions
 from dbproxy.lab.sqlserver_handler import agree_on_no_encryption
-from dbproxy.lab.streams import LingeringStream, PingStream
+from dbproxy.lab.streams import READ_SIZE, LingeringStream, PingStream, PrefixedStream
 from dbproxy.lab.subject import SubjectFields
 from dbproxy.lab.tls import TLSServerStream
 from dbproxy.lab.upgrade import UpgradeEndpoint
@@ -47,6 +48,8 @@ from dbproxy.lab.web import WebServer
 MAX_HANDSHAKES: Final = 1000
 """How many connections are remembered."""
 POSTGRES_FAMILY: Final = ("postgres", "cockroachdb")
+POSTGRES_START: Final = b"\0"
+"""First byte of a PostgreSQL packet's length, and never of a TLS record."""
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +120,14 @@ class Proxy:
         finally:
             self.connections -= 1
 
+    async def serve_postgres(self, stream: trio.abc.HalfCloseableStream) -> None:
+        """Serves a client of a listener for PostgreSQL alone; does not close the stream.
+
+        Raises:
+            LabError: the client was refused, or its TLS handshake failed.
+        """
+        await self._postgres.serve_tls(stream)
+
     async def _serve_upgraded(
         self, inside: trio.abc.HalfCloseableStream, connection: trio.SocketStream, record: Upgrade
     ) -> None:
@@ -138,7 +149,12 @@ class Proxy:
     async def _serve(self, transport: FaultyStream, facts: Handshake) -> None:
         await transport.reach(Step.ACCEPT)
         with trio.fail_after(self._options.handshake_timeout):
-            hello, received = await read_client_hello(transport)
+            first = await transport.receive_some(READ_SIZE)
+        if self._is_postgres(first, facts):
+            await self.serve_postgres(PrefixedStream(transport, first))
+            return
+        with trio.fail_after(self._options.handshake_timeout):
+            hello, received = await read_client_hello(transport, first)
         facts.server_name, facts.alpn_offered = hello.server_name, hello.alpn
         await transport.reach(Step.CLIENT_HELLO)
         handler = await self._choose_handler(transport, hello)
@@ -155,6 +171,11 @@ class Proxy:
         async with stream:
             await transport.reach(Step.HANDSHAKE)
             await self._serve_established(stream, transport, facts, handler)
+
+    def _is_postgres(self, first: bytes, facts: Handshake) -> bool:
+        """Whether a client speaks PostgreSQL: without TLS routing, the web port serves it, too."""
+        separate = not self._web.options.tls_routing and facts.upgrade is None
+        return separate and first.startswith(POSTGRES_START)
 
     def _outer_context(self, facts: Handshake) -> ssl.SSLContext:
         contexts = self._contexts.current()
@@ -186,7 +207,9 @@ class Proxy:
                 return
             ping_stream = PingStream(stream)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(ping_stream.send_pings, self._options.ping_interval)
+                nursery.start_soon(
+                    ping_stream.send_pings, self._options.ping_interval, facts.count_ping
+                )
                 await self._dispatch(MeteredStream(ping_stream, transport), facts, handler)
                 nursery.cancel_scope.cancel()
 

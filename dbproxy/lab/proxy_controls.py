@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from datetime import datetime
 
+import trio
+
 from dbproxy.lab.admission import Admission
 from dbproxy.lab.alerts import Alert
 from dbproxy.lab.certificate_authority import current_time
@@ -83,6 +85,14 @@ class ProxyControls:
     def rejected(self) -> int:
         """How many client certificates ``reject_certificates`` has rejected so far."""
         return self._gatekeeper.rejected
+
+    async def serve_postgres(self, stream: trio.abc.HalfCloseableStream) -> None:
+        """Serves a client of a listener for PostgreSQL alone; does not close the stream.
+
+        Raises:
+            LabError: the client was refused, or its TLS handshake failed.
+        """
+        await self._proxy.serve_postgres(stream)
 
     def reject_certificates(
         self,

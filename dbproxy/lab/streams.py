@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -33,12 +34,18 @@ class PingStream(trio.abc.HalfCloseableStream):
         """How many pings the peer has sent."""
         return self._decoder.pings
 
-    async def send_pings(self, interval: float) -> None:
-        """Sends a ping every ``interval`` seconds until the stream breaks or ends."""
+    async def send_pings(self, interval: float, count: Callable[[], None] = lambda: None) -> None:
+        """Sends a ping every ``interval`` seconds until the stream breaks or ends.
+
+        Args:
+            interval: seconds.
+            count: called after each ping that the stream below has taken.
+        """
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             while not self._sent_eof:
                 await trio.sleep(interval)
-                await self._send(PING)
+                if await self._send(PING):
+                    count()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Sends data as one frame, header and payload in one write below."""
@@ -70,11 +77,13 @@ class PingStream(trio.abc.HalfCloseableStream):
         """Closes the stream below."""
         await self._transport.aclose()
 
-    async def _send(self, frame: bytes) -> None:
+    async def _send(self, frame: bytes) -> bool:
+        """Returns whether it was sent: a ping is not, once the sending direction has ended."""
         async with self._send_lock:
             if self._sent_eof and frame == PING:
-                return
+                return False
             await self._transport.send_all(frame)
+            return True
 
 
 class LingeringStream(trio.abc.HalfCloseableStream):

@@ -47,7 +47,8 @@ class WebOptions:
         public_addr: ``proxy.ssh.public_addr``, the web address; ``None`` says the address that the
             Proxy listens on, an empty text leaves the field out.
         web_listen_addr: ``proxy.ssh.web_listen_addr``; ``None`` and empty as before.
-        tls_routing: ``proxy.tls_routing_enabled``.
+        tls_routing: ``proxy.tls_routing_enabled``; without it, the Proxy's port serves PostgreSQL
+            without TLS around it, too.
         server_version: ``server_version``.
         min_client_version: ``min_client_version``.
         databases: fields of ``proxy.db``, such as ``postgres_public_addr``.

@@ -6,6 +6,7 @@ from dbproxy.relay.first_flight import FirstFlight
 from dbproxy.relay.keepalive import keep_alive
 from dbproxy.relay.liveness import Liveness
 from dbproxy.relay.pump import Relay
+from dbproxy.relay.reactor import own_the_loop
 from dbproxy.relay.silence import PingWatch, SilenceError
 from dbproxy.relay.stream import LayeredStream
 
@@ -20,4 +21,5 @@ __all__ = [
     "RelayEngine",
     "SilenceError",
     "keep_alive",
+    "own_the_loop",
 ]

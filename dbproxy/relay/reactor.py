@@ -14,7 +14,9 @@ A turn must not wait and must not raise. What one leaves undone it asks another 
 Waking a task of trio's costs more than a small message does. So when there was something to do
 just now, the reactor lingers: it waits for the next events itself, for a millisecond at most, which
 is the shortest that epoll knows. Others would be late by that, so it lingers only while there are
-none: no client that is being let in or dialled for, and no other reactor.
+none: no client that is being let in or dialled for, no other reactor, and no task of anybody else's
+in the same loop. Only who has called `trio.run` knows about those, and says so with `own_the_loop`:
+where dbproxy is a library, the client itself may be such a task, and each query would be late.
 
 Tested in `tests/unit/relay/test_engines.py`.
 """
@@ -37,6 +39,7 @@ __all__ = [
     "Reactor",
     "Turn",
     "Watcher",
+    "own_the_loop",
 ]
 
 SLICE: Final = 0.001
@@ -44,6 +47,8 @@ SLICE: Final = 0.001
 LINGER: Final = 0.001
 """Seconds to wait for the next event before trio is asked to; epoll counts in milliseconds."""
 _MOST_EVENTS: Final = 256
+OWN_LOOP: Final = trio.lowlevel.RunVar("whether only dbproxy runs in trio's loop", default=False)
+"""Kept by each run of trio's, since a process may have several."""
 
 WRITE_EVENTS: Final = select.EPOLLOUT
 ERROR_EVENTS: Final = select.EPOLLERR
@@ -59,6 +64,11 @@ It must not wait and must not raise, and asks for a turn for what is left to do.
 
 Turn: TypeAlias = Callable[[], bool]
 """Does a piece of work, without waiting or raising; returns whether there is more to do."""
+
+
+def own_the_loop() -> None:
+    """Say that nothing but dbproxy runs in trio's loop; call it inside, before a reactor runs."""
+    OWN_LOOP.set(True)
 
 
 class Reactor:
@@ -96,13 +106,14 @@ class Reactor:
     async def run(self) -> NoReturn:
         """Give turns until cancelled."""
         epoll = self._opened()
+        may_linger = OWN_LOOP.get()
         Reactor.running += 1
         try:
             while True:
                 noted = self._note_events(epoll)
                 if self._turns:
                     await self._work(epoll)
-                elif not (noted and await self._linger(epoll)):
+                elif not (noted and may_linger and await self._linger(epoll)):
                     await trio.lowlevel.wait_readable(epoll.fileno())
         finally:
             Reactor.running -= 1

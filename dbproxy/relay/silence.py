@@ -8,6 +8,10 @@ from which not a byte has come for three intervals is gone, or something on the 
 What is measured can be too short, when a ping was held up on its way, and too long, when nobody
 read: while a client does not take what comes, the pings wait behind it, or the server has to leave
 some out. So the longest of the latest few gaps counts, and one bad gap is forgotten after a while.
+Where many pings have waited, behind the answer for a slow client or in a network that was cut, they
+come shortly after one another, and then all gaps are too short. But no ping comes before it is due:
+since the handshake, as many intervals as pings have gone by at least. Less than that is never
+concluded.
 
 A server that has never sent a ping promises nothing, so nothing is concluded from its silence.
 """
@@ -57,17 +61,21 @@ class PingWatch:
         self._ping = ping
         self._clock = clock
         self._seen = 0
-        self._latest = clock()
+        self._start = self._latest = clock()
+        self._least = inf
         self._gaps: deque[float] = deque(maxlen=_REMEMBERED)
+        self._limit = inf
 
     def __call__(self) -> float:
         """Seconds to wait for the next byte; infinite before the first ping."""
         if self._ping.pings_received != self._seen:
             self._note_pings()
-        return MISSED_PINGS * max(self._gaps, default=0.0) or inf
+        return self._limit
 
     def _note_pings(self) -> None:
         now, count = self._clock(), self._ping.pings_received
         # Pings that come together have waited together, one interval after the other.
         self._gaps.append((now - self._latest) / (count - self._seen))
+        self._least = min(self._least, (now - self._start) / count)
         self._latest, self._seen = now, count
+        self._limit = MISSED_PINGS * max(self._least, max(self._gaps)) or inf

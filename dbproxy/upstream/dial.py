@@ -109,6 +109,11 @@ class UpstreamDialer:
         self._upgrades = UpgradeDecisions(self._test_upgrade)
         self._turns = trio.CapacityLimiter(max_handshakes)
 
+    @property
+    def busy(self) -> bool:
+        """Whether the next one to dial has to wait for its turn."""
+        return self._turns.available_tokens < 1
+
     async def dial(
         self, protocol: DatabaseProtocol, identity: Identity, *, authenticate: bool
     ) -> UpstreamConnection:
@@ -133,7 +138,8 @@ class UpstreamDialer:
             except UpstreamError as error:
                 if error.code not in _STAYS:
                     self._routes.forget()
-                    self._upgrades.forget(route.address)
+                    refused = error.code is Code.ALPN_NOT_SUPPORTED
+                    self._upgrades.forget(route.address, answered=refused)
                 raise _with_discovery_problem(error, route) from error
         stream, layers, upgraded = built
         return UpstreamConnection(

@@ -114,7 +114,7 @@ def explain_handshake_failure(
         address: The Teleport Proxy's.
         error: A `LayerError`, or what the transport raised.
         complaint: What was wrong with the server's certificate, if anything.
-        alpn: The values that were offered.
+        alpn: The values that were offered; a server cannot have disliked them if there are none.
         heard: The first bytes that the server sent, if any.
     """
     if complaint is not None:
@@ -143,13 +143,20 @@ def explain_handshake_failure(
             Code.UPSTREAM_TLS_FAILED,
             f"the TLS handshake with the Teleport Proxy at {address} failed: {error.reason}",
         )
-    if heard or isinstance(error, trio.BrokenResourceError):
-        how = "reset" if isinstance(error, trio.BrokenResourceError) else "closed"
+    if (vanished := _how_vanished(error)) is not None:
+        return UpstreamError(
+            Code.UPSTREAM_UNREACHABLE,
+            f"the server at {address} {vanished}, in the middle of the TLS handshake",
+        )
+    was_reset = isinstance(error, trio.BrokenResourceError)
+    if heard or was_reset or not alpn:
+        how = "reset" if was_reset else "closed"
         when = "in the middle of" if heard else "before it answered"
         return UpstreamError(
             Code.UPSTREAM_TLS_FAILED,
             f"the server at {address} {how} the connection {when} the TLS handshake",
-            prospect=Prospect.SOON,  # so ends what is being restarted
+            # What is being restarted ends in the first ways; another kind of server in the last.
+            prospect=Prospect.SOON if heard or was_reset else Prospect.ONCE,
         )
     return UpstreamError(
         Code.ALPN_NOT_SUPPORTED,

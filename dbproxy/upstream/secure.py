@@ -12,7 +12,7 @@ import trio
 
 from dbproxy.errors import Code, UpstreamError
 from dbproxy.identity import Identity
-from dbproxy.layers import LayerError, TLSLayer
+from dbproxy.layers import LayerError, TLSLayer, TruncatedError
 from dbproxy.relay import LayeredStream
 from dbproxy.upstream.address import ProxyAddress
 from dbproxy.upstream.ask import ask_what_it_is
@@ -135,16 +135,14 @@ class SecureDialer:
             explained = explain_handshake_failure(
                 address, error, complaint=judgement.complaint, alpn=alpn, heard=tls.heard
             )
-            raise await self._recognised(explained, address, tls.heard) from error
+            if isinstance(error, TruncatedError) and not tls.heard:
+                explained = await self._recognised(explained, address)
+            raise explained from error
         chosen = connection.get_alpn_proto_negotiated().decode("ascii", "replace")
         return SecureConnection(stream, connection, chosen)
 
-    async def _recognised(
-        self, error: UpstreamError, address: ProxyAddress, heard: bytes
-    ) -> UpstreamError:
+    async def _recognised(self, error: UpstreamError, address: ProxyAddress) -> UpstreamError:
         """What a server is that has closed the connection without a word, if that can be told."""
-        if error.code is not Code.ALPN_NOT_SUPPORTED or heard:
-            return error
         likeness = await ask_what_it_is(
             lambda: self.transport.connect(address), patience=_PATIENCE_FOR_ASKING
         )

@@ -52,6 +52,8 @@ class SOCKS5Failure(Enum):
     """It will not connect us, or says nothing about why it could not."""
     TARGET_UNREACHABLE = auto()
     """It tried to connect us and could not."""
+    BROKEN_OFF = auto()
+    """It ended before it had answered, as what is being restarted may do."""
 
 
 _REPLIES: Final = {
@@ -136,7 +138,8 @@ class SOCKS5Client:
             pass
         if not data and not self.connected:
             raise SOCKS5Error(
-                SOCKS5Failure.REFUSED, "closed the connection in the middle of the SOCKS5 handshake"
+                SOCKS5Failure.BROKEN_OFF,
+                "closed the connection in the middle of the SOCKS5 handshake",
             )
 
     def _step(self) -> bool:

@@ -37,6 +37,8 @@ async def ask_for_tls(
         raise too_slow("request for TLS", address, limit) from error
     except (LayerError, trio.BrokenResourceError) as error:
         raise explain_early_end(address, error) from error
+    if not received:
+        raise explain_early_end(address, None)
     if received != greeting.answer:
         raise UpstreamError(
             Code.UPSTREAM_TLS_FAILED,

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 import trio
 
 from dbproxy.errors import Code, Prospect, UpstreamError
-from dbproxy.layers import LayerError, TLSLayer
+from dbproxy.layers import LayerError, TLSLayer, TruncatedError
 from dbproxy.relay import LayeredStream, keep_alive
 from dbproxy.upstream.address import ProxyAddress
 from dbproxy.upstream.explain import explain_connect_failure
@@ -179,7 +179,9 @@ def _explained(proxy: OutboundProxy) -> Iterator[None]:
         ) from error
     except LayerError as error:
         raise UpstreamError(
-            Code.OUTBOUND_PROXY_REFUSED, f"{_named(proxy)} broke off: {error}"
+            Code.OUTBOUND_PROXY_REFUSED,
+            f"{_named(proxy)} broke off: {error}",
+            prospect=Prospect.ONCE if isinstance(error, TruncatedError) else Prospect.NONE,
         ) from error
 
 
@@ -239,6 +241,8 @@ def _socks_refusal(
     match error.failure:
         case SOCKS5Failure.TARGET_UNREACHABLE:
             return _target_unreachable(proxy, address, error.reason)
+        case SOCKS5Failure.BROKEN_OFF:
+            return UpstreamError(Code.OUTBOUND_PROXY_REFUSED, message, prospect=Prospect.ONCE)
         case SOCKS5Failure.CREDENTIALS_WANTED if proxy.user is None:
             return _credentials_wanted(proxy, message)
         case SOCKS5Failure.CREDENTIALS_REJECTED:

@@ -4,7 +4,8 @@ The test costs a handshake, and its result changes only when somebody puts a bal
 the Teleport Proxy or takes it away. So an answer is kept for an hour, and a failed dial asks for a
 new test sooner. Where the server did not answer the question, no upgrade is only a guess, which
 must not outlive an outage: it is kept for a few seconds, so that many connections at once do not
-test one after the other.
+test one after the other. It contradicts no earlier answer: a balancer that is being restarted will
+be a balancer afterwards. And it ends at once where the server has answered a dial that followed it.
 """
 
 from collections.abc import Awaitable, Callable
@@ -31,6 +32,8 @@ Proxy goes down, hundreds of connections fail at once, and one test does for all
 class _Entry:
     lock: trio.Lock = field(default_factory=trio.Lock)
     need: UpgradeNeed | None = None
+    answer: UpgradeNeed | None = None  # the latest that was none of our guesses
+    guessed: bool = False
     tested_at: float = 0.0
 
     @property
@@ -41,8 +44,17 @@ class _Entry:
     def current(self) -> UpgradeNeed | None:
         if self.need is None:
             return None
-        lifetime = _LIFETIME if self.need.certain else _GUESS_LIFETIME
+        lifetime = _GUESS_LIFETIME if self.guessed else _LIFETIME
         return self.need if self.age < lifetime else None
+
+    def note(self, tested: UpgradeNeed) -> UpgradeNeed:
+        """Take note of a test's result; returns what follows from it."""
+        self.tested_at = trio.current_time()
+        self.guessed = not tested.certain
+        if tested.certain:
+            self.answer = tested
+        self.need = self.answer or tested
+        return self.need
 
 
 class UpgradeDecisions:
@@ -65,15 +77,18 @@ class UpgradeDecisions:
         async with entry.lock:
             if (known := entry.current) is not None:
                 return known
-            entry.need = await self._test(address)
-            entry.tested_at = trio.current_time()
-            return entry.need
+            return entry.note(await self._test(address))
 
-    def forget(self, address: ProxyAddress) -> None:
+    def forget(self, address: ProxyAddress, *, answered: bool = False) -> None:
         """Test again before the next connection: one has just failed.
 
         A result of the last few seconds stays, since it is as new as the failure.
+
+        Args:
+            address: Where the connection led.
+            answered: Whether the server has refused it, so that it would answer a test as well:
+                then a guess does not stay.
         """
         entry = self._entries.get(address)
-        if entry is not None and entry.age >= _GUESS_LIFETIME:
+        if entry is not None and (entry.age >= _GUESS_LIFETIME or (answered and entry.guessed)):
             entry.need = None

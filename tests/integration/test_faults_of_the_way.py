@@ -1,6 +1,16 @@
 """What goes wrong on the way to a Teleport Proxy, at each step: bounded in time, and named.
 
-Each row is a fault of the lab and the code that the client is told. A connection that is dialled
+Each row is a fault of the lab and the code that the client is told:
+
+- a stall is `upstream-unreachable` wherever it happens: a time-out cannot know what would come;
+- who breaks off names the code: an outbound proxy `outbound-proxy-refused`, whoever has to answer
+  an upgrade `upgrade-failed`, whoever shakes hands `upstream-tls-failed`;
+- a close without a word right after a ClientHello with ALPN values is how a Teleport Proxy turns
+  down all of them, hence `alpn-not-supported`; after one without any it is `upstream-tls-failed`;
+- once our handshake is over it is `upstream-closed-early`, and an alert about certificates is
+  `certificate-rejected` at any step.
+
+A connection that is dialled
 well and then stalls before its first byte is not among them: Teleport itself may wait for a
 database for a minute, and how long is too long only the client knows.
 """
@@ -108,10 +118,10 @@ UPGRADE_ROWS = (
 BALANCER_ROWS = (
     Row(Step.ACCEPT, STALL, UNREACHABLE),
     Row(Step.ACCEPT, RESET, TLS_FAILED),
-    Row(Step.ACCEPT, CLOSE, NO_ALPN),
+    Row(Step.ACCEPT, CLOSE, TLS_FAILED),  # it was offered no ALPN value that it could dislike
     Row(Step.CLIENT_HELLO, STALL, UNREACHABLE),
     Row(Step.CLIENT_HELLO, RESET, TLS_FAILED),
-    Row(Step.CLIENT_HELLO, CLOSE, NO_ALPN),
+    Row(Step.CLIENT_HELLO, CLOSE, TLS_FAILED),
     Row(Step.MID_HANDSHAKE, STALL, UNREACHABLE),
     Row(Step.MID_HANDSHAKE, RESET, TLS_FAILED),
     Row(Step.MID_HANDSHAKE, CLOSE, TLS_FAILED),

@@ -325,3 +325,33 @@ async def test_who_waits_for_a_handshake_does_so_in_a_queue(
     turns = [{record.id for record in records[at:][:at_once]} for at in range(0, count, at_once)]
     assert turns == [set(range(at + 1, at + at_once + 1)) for at in range(0, count, at_once)]
     assert {record.code for record in records} == {Code.UPSTREAM_UNREACHABLE}
+
+
+async def test_who_leaves_the_queue_for_handshakes_frees_its_place_and_who_stays_loses_no_byte(
+    rsa_keys: tuple[PrivateKey, PrivateKey], tmp_path: Path
+) -> None:
+    stall = Fault(Step.CLIENT_HELLO, Action.STALL, first=1)
+    settings = {"max_handshakes": 1, "handshake_timeout": 1.0, "no_discovery": True}
+    async with talking_proxy(
+        Mode.TUNNEL, tmp_path, rsa_keys, stall, connection_upgrade="never", **settings
+    ) as (lab, proxy):
+        async with await proxy.connect() as first:
+            await first.send_all(startup(user="alice"))
+            await until(lambda: len(lab.faults.injected) == 1, PATIENCE)
+            leaves, stays = await proxy.connect(), await proxy.connect()
+            await leaves.send_all(startup(user="alice"))
+            async with stays:
+                await stays.send_all(startup(user="alice"))
+                await stays.send_all(b"one ")
+                await trio.testing.wait_all_tasks_blocked(0.05)
+                await leaves.aclose()
+                record = await proxy.record(2)
+                assert len(proxy.records) == 1, "the handshake still stalls"
+                await stays.send_all(b"two")
+                assert await exactly(stays, 7) == b"one two"
+                assert (await proxy.record(1)).code is Code.UPSTREAM_UNREACHABLE
+        assert len(lab.handshakes) == 2
+    assert (record.outcome, record.closed_by) == ("abandoned", ClosedBy.CLIENT)
+    assert record.code is Code.UPSTREAM_UNREACHABLE
+    assert record.reason is not None
+    assert "waited for its turn" in record.reason

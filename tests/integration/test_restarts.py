@@ -4,11 +4,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 from data_client import data_connection, take_first_message
 from lab_client import startup, until
+from loopback import free_port
 from odd_pieces import Stream
 from running_proxy import (
     PATIENCE,
@@ -17,10 +19,20 @@ from running_proxy import (
     RunningProxy,
     running_proxy,
 )
+from ways import NAME, Way, every_way, open_way
 
 from dbproxy import Code, Mode
-from dbproxy.events import IdentityLoaded
-from dbproxy.lab import DatabaseResource, Lab, guide, open_lab
+from dbproxy.events import IdentityLoaded, UpstreamRetried
+from dbproxy.lab import (
+    BalancerOptions,
+    DatabaseResource,
+    Lab,
+    UnknownALPN,
+    Variant,
+    guide,
+    open_balancer,
+    open_lab,
+)
 from dbproxy.lab.handshake import Handshake
 from dbproxy.lab.keys import PrivateKey
 
@@ -133,7 +145,7 @@ async def test_an_outage_that_lasts_is_named_to_each_client_within_the_grace(
 
 
 @asynccontextmanager
-async def greeting_lab(directory: Path) -> AsyncIterator[Lab]:
+async def greeting_lab(directory: Path, **options: Any) -> AsyncIterator[Lab]:
     """A cluster whose Proxy greets every database connection, and has no database behind it."""
 
     async def greet(stream: Stream, _facts: Handshake) -> None:
@@ -143,9 +155,74 @@ async def greeting_lab(directory: Path) -> AsyncIterator[Lab]:
             pass
 
     database = DatabaseResource(guide.SERVICE, "127.0.0.1:1", labels={"env": "dev"})
-    async with open_lab(databases=[database], directory=directory, handler=greet) as lab:
+    async with open_lab(databases=[database], directory=directory, handler=greet, **options) as lab:
         lab.create_role(guide.role_yaml())
         yield lab
+
+
+@every_way
+async def test_on_no_way_does_a_client_notice_a_restart(
+    way: Way,
+    rsa_keys: tuple[PrivateKey, PrivateKey],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Balancers and outbound proxies stay, and answer in their own words meanwhile."""
+    answers: list[bytes] = []
+
+    async def come() -> None:
+        async with data_connection(proxy) as stream:
+            answers.append(bytes(await stream.receive_some()))
+
+    async with greeting_lab(tmp_path / "lab", variant=Variant(names=[NAME])) as lab:
+        destination = Destination(tmp_path / "machine-id", lab, rsa_keys)
+        await destination.renew()
+        async with (
+            open_way(way, lab, monkeypatch) as settings,
+            running_proxy(
+                Mode.TUNNEL, lab, destination.directory, connect_grace=PATIENCE, **settings
+            ) as proxy,
+        ):
+            with trio.fail_after(PATIENCE):
+                await come()
+                await lab.stop_proxy()
+                async with trio.open_nursery() as nursery:
+                    for _ in range(10):
+                        nursery.start_soon(come)
+                    await until(lambda: len(proxy.of(UpstreamRetried)) >= 15, PATIENCE)
+                    await lab.start_proxy()
+    assert answers == [b"welcome"] * 11
+
+
+@pytest.mark.parametrize("unknown_alpn", [UnknownALPN.IGNORE, UnknownALPN.ALERT])
+async def test_a_balancer_that_is_away_is_recognised_when_it_is_back(
+    unknown_alpn: UnknownALPN, rsa_keys: tuple[PrivateKey, PrivateKey], tmp_path: Path
+) -> None:
+    """While it is away dbproxy has to guess that there is none.
+
+    One that closes without a word is never recognised: a Teleport Proxy does that, too.
+    """
+    options = BalancerOptions(listen=f"127.0.0.1:{free_port()}", unknown_alpn=unknown_alpn)
+    answers: list[bytes] = []
+
+    async def come() -> None:
+        async with data_connection(proxy) as stream:
+            answers.append(bytes(await stream.receive_some()))
+
+    async with greeting_lab(tmp_path / "lab") as lab:
+        destination = Destination(tmp_path / "machine-id", lab, rsa_keys)
+        await destination.renew()
+        way = {"proxy": options.listen, "connect_grace": PATIENCE}
+        async with running_proxy(Mode.TUNNEL, lab, destination.directory, **way) as proxy:
+            with trio.fail_after(PATIENCE):
+                async with trio.open_nursery() as nursery:
+                    for _ in range(3):
+                        nursery.start_soon(come)
+                    await until(lambda: len(proxy.of(UpstreamRetried)) >= 3, PATIENCE)
+                    async with open_balancer(lab, options):
+                        await has_come(answers, 3)
+                        nursery.cancel_scope.cancel()
+    assert answers == [b"welcome"] * 3
 
 
 async def has_come(answers: list[bytes], count: int) -> None:

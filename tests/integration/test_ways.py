@@ -8,10 +8,7 @@ lab whether the way was the one meant. Discovery and the upgrade test find it, a
 import hashlib
 import random
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -21,11 +18,11 @@ from database_clients import select_one, with_psycopg
 from lab_client import until
 from odd_pieces import MEBIBYTE, Stream, echo, receive, send
 from running_proxy import PATIENCE, Destination, RunningProxy, running_proxy
-from ways import NAME, Way, every_way, open_way
+from ways import Way, every_way, named_lab, open_way
 
 from dbproxy import Mode
 from dbproxy.events import IdentityLoaded, UpstreamConnected
-from dbproxy.lab import DatabaseResource, Lab, Variant, guide, open_lab
+from dbproxy.lab import Lab
 from dbproxy.lab.handshake import Handshake
 from dbproxy.lab.keys import PrivateKey
 from dbproxy.lab.postgres import EmbeddedPostgres
@@ -54,29 +51,10 @@ def query_and_copy(connection: psycopg.Connection, rows: bytes) -> None:
         with cursor.copy("COPY copied FROM STDIN") as copy:
             copy.write(rows)
         back = hashlib.sha256()
-        with cursor.copy(
-            "COPY (SELECT lpad(number::text, 7, '0'), words FROM copied) TO STDOUT"
-        ) as copy:
+        with cursor.copy(COPY_OUT) as copy:
             for block in copy:
                 back.update(block)
     assert back.digest() == hashlib.sha256(rows).digest()
-
-
-@asynccontextmanager
-async def named_lab(
-    directory: Path, postgres: EmbeddedPostgres | None = None, **options: Any
-) -> AsyncIterator[Lab]:
-    """A cluster whose Proxy has a name besides its address."""
-    address = postgres.address if postgres is not None else "127.0.0.1:1"
-    database = DatabaseResource(guide.SERVICE, address, labels={"env": "dev"})
-    async with open_lab(
-        databases=[database],
-        directory=directory / "lab",
-        variant=Variant(names=[NAME]),
-        **options,
-    ) as lab:
-        lab.create_role(guide.role_yaml())
-        yield lab
 
 
 def check_connection(proxy: RunningProxy, lab: Lab, way: Way, alpn: str, tls_version: str) -> None:
@@ -145,6 +123,9 @@ async def test_64_mib_are_echoed_while_they_are_sent(
                     await receive(stream, blob)
             record = await proxy.record()
             assert (record.outcome, record.bytes_down) == ("relayed", len(blob))
+            check_connection(proxy, lab, way, "teleport-postgres-ping", "TLSv1.3")
+            (facts,) = [facts for facts in lab.handshakes if facts.tunnel]
+            assert facts.pings > 1, "no pings among the data"
 
 
 @every_way
@@ -171,4 +152,6 @@ async def test_a_session_is_resumed_within_a_generation_and_not_in_the_next(
             await until(lambda: len(proxy.of(IdentityLoaded)) == 2, PATIENCE)
             assert await with_psycopg(proxy, select_one) == 1
             resumed = [connected.resumed for connected in proxy.of(UpstreamConnected)]
+        served = [facts.session_reused for facts in lab.handshakes if facts.tunnel]
     assert resumed == [False, True, True, False]
+    assert served == resumed

@@ -9,14 +9,29 @@ from dbproxy.upstream import (
     ConfiguredAddress,
     FixedRoute,
     ProxyAddress,
+    RouteFinder,
     SecureDialer,
     Transport,
     UpstreamDialer,
     UpstreamTrust,
 )
 from dbproxy.upstream.judgement import ServerJudgement
+from dbproxy.upstream.route import UpstreamRoute
 
 NO_VARIABLES: Mapping[str, str] = {}
+
+
+class UnroutedTo(RouteFinder):
+    """Leads to an address that speaks the database protocol itself."""
+
+    def __init__(self, address: ProxyAddress) -> None:
+        self._route = UpstreamRoute(address=address, tls_routing=False, decision="for a test")
+
+    async def find(self, protocol: str) -> UpstreamRoute:
+        return self._route
+
+    def forget(self) -> None:
+        pass
 
 
 def secure_dialer(
@@ -48,6 +63,7 @@ def make_dialer(
     environ: Mapping[str, str] = NO_VARIABLES,
     connection_upgrade: str = "never",
     max_handshakes: int = 64,
+    tls_routing: bool = True,
     **timeouts: Any,
 ) -> UpstreamDialer:
     """A dialer for one address."""
@@ -56,8 +72,9 @@ def make_dialer(
         assert identity is not None, "the upgrade test needs an identity"
         return identity
 
+    fixed = FixedRoute(ConfiguredAddress(address.host, address.port))
     return UpstreamDialer(
-        FixedRoute(ConfiguredAddress(address.host, address.port)),
+        fixed if tls_routing else UnroutedTo(address),
         secure_dialer(trust, environ, **timeouts),
         environ=environ,
         connection_upgrade=connection_upgrade,

@@ -1,6 +1,7 @@
 """Servers and clients on loopback, and a look at the descriptors that they leave."""
 
 import gc
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -31,6 +32,12 @@ def no_descriptor_left() -> Iterator[None]:
         assert time.monotonic() < deadline, process.open_files() + process.net_connections()
         gc.collect()  # costs too much to do it each time
         time.sleep(0.02)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 where nothing listens now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,16 +12,21 @@ import pytest
 from dbproxy.lab import (
     BalancerOptions,
     Credentials,
+    DatabaseResource,
     Lab,
     OutboundOptions,
     UnknownALPN,
     UpgradeOptions,
+    Variant,
     WebOptions,
+    guide,
     open_balancer,
     open_connect_proxy,
+    open_lab,
     open_socks_proxy,
 )
 from dbproxy.lab.outbound import OutboundRequest
+from dbproxy.lab.postgres import EmbeddedPostgres
 
 NAME = "teleport.example.com"
 """What the Proxy or its balancer is called where an outbound proxy leads to it: loopback addresses
@@ -56,6 +62,30 @@ every_way = pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
 
 
 @asynccontextmanager
+async def named_lab(
+    directory: Path, postgres: EmbeddedPostgres | None = None, **options: Any
+) -> AsyncIterator[Lab]:
+    """A cluster whose Proxy is called `NAME` besides its address, with the guide's database."""
+    address = postgres.address if postgres is not None else "127.0.0.1:1"
+    database = DatabaseResource(guide.SERVICE, address, labels={"env": "dev"})
+    async with open_lab(
+        databases=[database],
+        directory=directory / "lab",
+        variant=Variant(names=[NAME]),
+        **options,
+    ) as lab:
+        lab.create_role(guide.role_yaml())
+        yield lab
+
+
+def no_outbound_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take away what the environment says about outbound proxies."""
+    for variable in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+        monkeypatch.delenv(variable.lower(), raising=False)
+
+
+@asynccontextmanager
 async def open_way(
     way: Way, lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[dict[str, Any]]:
@@ -64,9 +94,7 @@ async def open_way(
     The lab's certificates must have `NAME`. Yields the settings that say where to go; discovery,
     the upgrade test and everything else are left to dbproxy.
     """
-    for variable in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"):
-        monkeypatch.delenv(variable, raising=False)
-        monkeypatch.delenv(variable.lower(), raising=False)
+    no_outbound_proxy(monkeypatch)
     async with AsyncExitStack() as stack:
         address = lab.address
         records: deque[OutboundRequest] = deque()

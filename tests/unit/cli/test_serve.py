@@ -10,6 +10,7 @@ import trio.testing
 from dbproxy.cli.serve import run_with_signals
 from dbproxy.errors import Code, DBProxyError, ListenError
 from dbproxy.proxy import Started
+from dbproxy.relay.reactor import OWN_LOOP
 from dbproxy.settings import Mode
 
 STARTED = Started(
@@ -157,6 +158,21 @@ async def test_a_signal_while_the_proxy_starts_ends_it_without_a_start_message()
             nursery.start_soon(interrupt)
             await run_with_signals(proxy, told.append)
     assert told == []
+
+
+async def test_a_command_has_trio_s_loop_to_itself_from_the_start() -> None:
+    seen: list[bool] = []
+
+    class Asking(StandInProxy):
+        async def run(
+            self, *, task_status: trio.TaskStatus[Started] = trio.TASK_STATUS_IGNORED
+        ) -> None:
+            seen.append(OWN_LOOP.get())
+
+    assert not OWN_LOOP.get()
+    with trio.fail_after(5), pytest.raises(ExceptionGroup):  # it did not report that it started
+        await run_with_signals(Asking(), lambda _started: None)
+    assert seen == [True]
 
 
 async def test_an_error_at_the_start_comes_out() -> None:

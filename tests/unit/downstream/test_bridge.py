@@ -1,6 +1,7 @@
 """Another upstream for a client that has not been answered yet."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -26,6 +27,7 @@ from dbproxy.errors import Code, UpstreamError
 from dbproxy.events import ClosedBy, UpstreamRetried
 from dbproxy.relay.first_flight import LIMIT
 from dbproxy.settings import Mode
+from dbproxy.upstream import UpstreamConnection
 
 REJECTED_EARLY = UpstreamError(Code.CERTIFICATE_REJECTED, "rejected with unknown_ca")
 GRACE = 0.5
@@ -259,4 +261,77 @@ class TestRejection:
         await bench.converse(STARTUP)
         assert bench.record.code is Code.CERTIFICATE_REJECTED
         (retry,) = (event for event in bench.events if isinstance(event, UpstreamRetried))
-        assert retry.pause == 0
+        assert retry.pause < GRACE / 2  # what the first one's dial took, when the machine is busy
+
+    async def test_a_certificate_that_was_accepted_meanwhile_is_waited_for_anew(
+        self, make_bench: MakeBench
+    ) -> None:
+        """The first rejection was another Proxy's, say; the next one may be a rotation's."""
+        bench = make_bench(failing(REJECTED), welcoming(), failing(REJECTED), connect_grace=GRACE)
+        await bench.converse(STARTUP)
+        assert await bench.converse(STARTUP) == b"welcome"
+        bench.events.clear()
+        await bench.converse(STARTUP)
+        (retry,) = (event for event in bench.events if isinstance(event, UpstreamRetried))
+        assert retry.pause == pytest.approx(GRACE, abs=0.2)
+
+    async def test_a_client_that_has_ended_its_direction_is_told_of_it(
+        self, make_bench: MakeBench
+    ) -> None:
+        rejects = trio.Event()
+        bench = make_bench(FakeStream(rejects, REJECTED), welcoming())
+        async with bench.connection() as far:
+            await far.send_all(STARTUP)
+            await far.send_eof()
+            await trio.testing.wait_all_tasks_blocked()
+            rejects.set()
+            assert fields(await receive_all(far))["M"].endswith("[certificate-rejected]")
+        assert (bench.record.outcome, bench.record.code) == (
+            "refused",
+            Code.CERTIFICATE_REJECTED,
+        )
+
+    async def test_an_upstream_that_ends_because_the_client_has_is_no_refusal(
+        self, make_bench: MakeBench
+    ) -> None:
+        ends = trio.Event()
+        bench = make_bench(FakeStream(ends, b""))
+        async with bench.connection() as far:
+            await far.send_all(STARTUP)
+            await far.send_eof()
+            await trio.testing.wait_all_tasks_blocked()
+            ends.set()
+            assert await receive_all(far) == b""
+        assert (bench.record.outcome, bench.record.closed_by) == ("relayed", ClosedBy.CLIENT)
+
+
+class TestQueue:
+    """As many are being dialled as may be at a time."""
+
+    async def test_who_is_cancelled_just_when_it_was_dialled_leaves_no_socket(
+        self, make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        upstream = FakeStream()
+        bench = make_bench(upstream)
+        dial = bench.dialer.dial
+
+        async def cancelled_at_the_end(*arguments: Any, **options: Any) -> UpstreamConnection:
+            connection = await dial(*arguments, **options)
+            scope.cancel()
+            return connection
+
+        monkeypatch.setattr(type(bench.dialer), "busy", True)
+        monkeypatch.setattr(bench.dialer, "dial", cancelled_at_the_end)
+        with trio.CancelScope() as scope:
+            async with bench.connection() as far:
+                await far.send_all(STARTUP)
+                await trio.sleep_forever()
+        assert upstream.closed
+        assert upstream.sent == b""
+
+    async def test_a_failure_is_told_as_it_is(
+        self, make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bench = make_bench(UNTRUSTED)
+        monkeypatch.setattr(type(bench.dialer), "busy", True)
+        assert fields(await bench.converse(STARTUP))["M"].endswith("[upstream-untrusted]")

@@ -4,6 +4,7 @@ import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from time import perf_counter
 
 import pytest
 import trio
@@ -23,8 +24,10 @@ from dbproxy.relay import (
     RelayEnd,
     RelayEngine,
     SilenceError,
+    own_the_loop,
 )
 from dbproxy.relay.fast import FastRelay
+from dbproxy.relay.reactor import LINGER
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -95,6 +98,7 @@ async def running(
     near, client = socket_pair()
     upstream, database, transport = await layered_pair(stack, credentials)
     engine, flight = RelayEngine(fast=fast), FirstFlight(first)
+    engine.linger_when_alone(lambda: 1)
     answered: list[None] = []
     client_stream = LayeredStream(near)
     relay = engine.relay(client_stream, upstream, flight, lambda: answered.append(None))
@@ -426,3 +430,30 @@ def test_pyopenssl_still_has_what_the_hot_path_needs(localhost: Credentials) -> 
     """The hot path calls OpenSSL on pyOpenSSL's own objects, whose names are not promised."""
     layer: TLSLayer = client_layer()
     assert isinstance(layer.records, Records)
+
+
+async def quickest_round_trip(bench: Bench) -> float:
+    """Seconds that a message and its answer take when nothing else keeps the processor busy."""
+    times = []
+    for _ in range(30):
+        begin = perf_counter()
+        await bench.client.send_all(b"query")
+        assert await bench.database.receive_some() == b"query"
+        await bench.database.send_all(b"result")
+        assert await bench.client.receive_some() == b"result"
+        times.append(perf_counter() - begin)
+    return min(times)
+
+
+@pytest.mark.parametrize("owned", [False, True], ids=["shared loop", "own loop"])
+async def test_the_reactor_lingers_only_in_a_loop_of_its_own(
+    owned: bool, localhost: Credentials
+) -> None:
+    """Here the client shares the loop, as that of somebody who uses dbproxy as a library may."""
+    if owned:
+        own_the_loop()
+    async with running(True, "tls-ping", localhost) as bench:
+        quickest = await quickest_round_trip(bench)
+        await bench.client.send_eof()
+        await bench.database.send_eof()
+    assert (quickest > LINGER) is owned

@@ -4,6 +4,8 @@ from math import inf
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 from stream_ends import memory_pair
 from trio.testing import MockClock
 
@@ -51,6 +53,31 @@ def test_a_gap_in_which_the_server_could_not_send_is_forgotten() -> None:
         ping.receive(PING)
         limits.append(watch())
     assert limits == pytest.approx([90, 1800, 1800, 1800, 90])
+
+
+def test_pings_that_have_waited_and_come_one_shortly_after_the_other_do_not_shorten_it() -> None:
+    clock, ping = Clock(), PingLayer()
+    watch = PingWatch(ping, clock)
+    for gap in (30, 30, 170, 0.01, 0.01, 0.01, 0.01):
+        clock.now += gap
+        ping.receive(PING)
+        assert watch() >= 90
+
+
+@given(
+    interval=st.floats(0.1, 600),
+    delays=st.lists(st.floats(0, 5000), min_size=1, max_size=30),
+)
+def test_however_pings_are_held_up_three_intervals_are_waited_for(
+    interval: float, delays: list[float]
+) -> None:
+    clock, ping, arrival = Clock(), PingLayer(), 0.0
+    watch = PingWatch(ping, clock)
+    for number, delay in enumerate(delays, 1):
+        arrival = max(arrival, number * interval + delay)  # they keep their order
+        clock.now = 100.0 + arrival
+        ping.receive(PING)
+        assert watch() >= 3 * interval * (1 - 1e-9)
 
 
 def test_other_bytes_are_no_pings() -> None:

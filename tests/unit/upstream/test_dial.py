@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from dialers import make_dialer
+from dialers import make_dialer, secure_dialer
 from identities import Authority, make_authority
 from loopback import Handler, TLSStream, open_server, tls_handler, wait_for_end
+from stand_in_proxies import StandIn
 from tls_peers import BOTH_VERSIONS, Credentials, make_credentials, server_context
 from trio.testing import MockClock
 
@@ -18,11 +19,18 @@ from dbproxy.errors import Code, UpstreamError
 from dbproxy.identity import Identity
 from dbproxy.layers import TLSError
 from dbproxy.protocols import protocol_named
-from dbproxy.upstream import ProxyAddress, UpstreamConnection, UpstreamTrust
+from dbproxy.upstream import (
+    ProxyAddress,
+    UpstreamConnection,
+    UpstreamDialer,
+    UpstreamRoute,
+    UpstreamTrust,
+)
 
 PING, PLAIN = "teleport-postgres-ping", "teleport-postgres"
 ALPN = (PING, PLAIN)
 PATIENCE = 10.0
+SSL_REQUEST = b"\0\0\0\x08\x04\xd2\x16\x2f"
 POSTGRES = protocol_named("postgres")
 
 Dial = Callable[..., Awaitable[UpstreamConnection]]
@@ -320,3 +328,55 @@ class TestCancellation:
                 nursery.cancel_scope.cancel()
             for upstream in dialled:
                 await upstream.stream.aclose()
+
+
+class WithoutRouting:
+    """A cluster whose address for PostgreSQL speaks PostgreSQL from the first byte."""
+
+    def __init__(self, port: int) -> None:
+        self._address = ProxyAddress("127.0.0.1", port)
+
+    async def find(self, protocol: str) -> UpstreamRoute:
+        await trio.lowlevel.checkpoint()
+        return UpstreamRoute(address=self._address, tls_routing=False, decision=protocol)
+
+    def forget(self) -> None:
+        """Nothing else is known."""
+
+
+class TestWithoutRouting:
+    """TLS begins inside of the database protocol, and each step before it may fail."""
+
+    @pytest.mark.parametrize(
+        ("answers", "code", "words"),
+        [
+            ([None], Code.UPSTREAM_UNREACHABLE, "the request for TLS"),
+            ([b""], Code.UPSTREAM_CLOSED_EARLY, "closed the connection before it sent anything"),
+            ([b"N"], Code.UPSTREAM_TLS_FAILED, "answered b'N' when asked for TLS"),
+            ([b"S", None], Code.UPSTREAM_UNREACHABLE, "the TLS handshake"),
+            ([b"S", b""], Code.UPSTREAM_TLS_FAILED, "before it answered the TLS handshake"),
+        ],
+    )
+    async def test_each_failure_has_its_code(
+        self,
+        answers: list[bytes | None],
+        code: Code,
+        words: str,
+        identity: Identity,
+    ) -> None:
+        stand_in = StandIn(answers)
+        async with open_server(stand_in.handler) as port:
+            dialer = UpstreamDialer(
+                WithoutRouting(port),
+                secure_dialer(UpstreamTrust(), handshake_timeout=0.2),
+                environ={},
+                connection_upgrade="never",
+                current_identity=lambda: identity,
+                max_handshakes=1,
+            )
+            with pytest.raises(UpstreamError) as caught, trio.fail_after(PATIENCE):
+                await dialer.dial(POSTGRES, identity, authenticate=True)
+            assert not dialer.busy, "the next one has its turn"
+        assert caught.value.code is code
+        assert words in caught.value.message
+        assert stand_in.asked[0] == SSL_REQUEST

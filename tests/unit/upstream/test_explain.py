@@ -7,7 +7,7 @@ import socket
 import pytest
 import trio
 
-from dbproxy.errors import Code
+from dbproxy.errors import Code, Prospect
 from dbproxy.layers import PingError, TLSError, TruncatedError
 from dbproxy.relay import SilenceError
 from dbproxy.upstream import ProxyAddress
@@ -107,6 +107,13 @@ def test_a_handshake_that_ends_without_a_byte_is_a_refusal_of_alpn() -> None:
     assert "without an alert" in message
 
 
+def test_a_close_without_a_word_is_not_about_alpn_if_none_was_offered() -> None:
+    explained = explain_handshake_failure(ADDRESS, TRUNCATED, complaint=None, alpn=(), heard=b"")
+    assert explained.code is Code.UPSTREAM_TLS_FAILED
+    assert explained.message.endswith("closed the connection before it answered the TLS handshake")
+    assert explained.prospect is Prospect.ONCE
+
+
 @pytest.mark.parametrize(
     ("error", "heard", "words"),
     [
@@ -201,3 +208,6 @@ def test_a_peer_that_has_vanished_has_not_reset_the_connection() -> None:
     assert early.code is Code.UPSTREAM_UNREACHABLE
     for error in (lost, early):
         assert error.message.endswith("cannot be reached any more (connection timed out)")
+    code, message = handshake(vanished(), heard=b"\x16\x03\x03")
+    assert code is Code.UPSTREAM_UNREACHABLE
+    assert "cannot be reached any more (connection timed out)" in message

@@ -10,11 +10,11 @@ import trio
 import trio.testing
 from dialers import secure_dialer
 from identities import Authority
-from loopback import open_server, tls_handler, wait_for_end
+from loopback import free_port, open_server, tls_handler, wait_for_end
 from stand_in_proxies import CONNECTED, StandIn
 from tls_peers import Credentials, make_credentials, server_context
 
-from dbproxy.errors import Code, DBProxyError, UpstreamError, UsageError
+from dbproxy.errors import Code, DBProxyError, Prospect, UpstreamError, UsageError
 from dbproxy.identity import Identity
 from dbproxy.layers import PingLayer, TLSLayer
 from dbproxy.relay import LayeredStream
@@ -108,11 +108,6 @@ class TestDirectly:
         error = await refusal(Transport({}, proxy_tls), ProxyAddress("127.0.0.1", free_port()))
         assert error.code is Code.UPSTREAM_UNREACHABLE
         assert "connect to the Teleport Proxy at 127.0.0.1" in error.message
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 class TestThroughHTTP:
@@ -291,6 +286,12 @@ class TestThroughSOCKS:
         assert f"the outbound proxy socks5://127.0.0.1:{port} (from HTTPS_PROXY)" in error.message
         assert words in error.message
         assert next_words in error.next_step
+
+    async def test_one_that_breaks_off_may_be_restarting(self, through: MakeTransport) -> None:
+        async with open_server(StandIn([b"\x05\x00", b""]).handler) as port:
+            error = await refusal(through(f"socks5://127.0.0.1:{port}"))
+        assert isinstance(error, UpstreamError)
+        assert error.prospect is Prospect.ONCE
 
     @pytest.mark.parametrize("answers", [[b"\x05\x02", b"\x01\x01"], [b"\x05\xff"]])
     async def test_rejected_credentials_are_told_and_not_shown(

@@ -59,6 +59,32 @@ async def test_a_guess_is_kept_for_seconds_only(autojump_clock: MockClock) -> No
     assert len(test.tested) == 2
 
 
+async def test_a_guess_does_not_contradict_an_answer(autojump_clock: MockClock) -> None:
+    test = ScriptedTest(YES, GUESS, NO)
+    decisions = UpgradeDecisions(test)
+    assert await decisions.need(ONE) is YES
+    await trio.sleep(MINUTE)
+    decisions.forget(ONE)
+    assert await decisions.need(ONE) is YES, "an outage says nothing about balancers"
+    assert await decisions.need(ONE) is YES
+    assert len(test.tested) == 2
+    await trio.sleep(6)
+    assert await decisions.need(ONE) is NO, "but it is asked again soon"
+
+
+async def test_a_guess_ends_when_the_server_has_answered(autojump_clock: MockClock) -> None:
+    test = ScriptedTest(GUESS, GUESS, YES)
+    decisions = UpgradeDecisions(test)
+    assert await decisions.need(ONE) is GUESS
+    decisions.forget(ONE)
+    assert await decisions.need(ONE) is GUESS
+    assert len(test.tested) == 1
+    for result in (GUESS, YES, YES, YES):
+        decisions.forget(ONE, answered=True)
+        assert await decisions.need(ONE) is result
+    assert len(test.tested) == 3, "an answer that is as new as the failure stays"
+
+
 async def test_each_address_has_its_own_result(autojump_clock: MockClock) -> None:
     test = ScriptedTest(YES, NO)
     decisions = UpgradeDecisions(test)
