@@ -20,6 +20,7 @@ from dbproxy.wiring import (
     Started,
     announce,
     check_listen_address,
+    configured_protocol,
     describe_start,
     find_identity,
     make_dialer,
@@ -96,7 +97,8 @@ class DatabaseProxy:
         dialer = make_dialer(settings, config, store, publish)
         await load_within(store, settings.wait_for_identity, publish=publish)
         self._store = store
-        protocol = choose_protocol(settings, store.current.route.protocol)
+        route = store.current.route
+        protocol = configured_protocol(choose_protocol(settings, route.protocol), settings)
         check_mode(protocol, settings.mode)
         check_listen_address(address, protocol, settings.mode)
         certificate = server_certificate(settings)

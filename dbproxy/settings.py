@@ -387,6 +387,15 @@ class Settings:
             metavar="NAME",
         ),
     )
+    mysql_version: str | None = field(
+        default=None,
+        metadata=_option(
+            "--mysql-version",
+            help="In passthrough: the server version that MySQL clients are told by Teleport's"
+            " greeting; default: Teleport's choice.",
+            metavar="VERSION",
+        ),
+    )
     format: str = field(
         default="text",
         metadata=_option(
@@ -477,6 +486,11 @@ class Settings:
             raise UsageError("--port and --listen contradict each other: give one of them")
         if (self.server_cert is None) != (self.server_key is None):
             raise UsageError("--server-cert and --server-key go together: give both or none")
+        if self.mysql_version is not None and self.mode is not Mode.PASSTHROUGH:
+            raise UsageError(
+                "--mysql-version is for passthrough: in other modes the Teleport Proxy takes the"
+                " version from the database's resource"
+            )
         if self.server_cert is not None and not self.terminate:
             raise UsageError("--server-cert is for --terminate: other modes show no certificate")
         if self.protocol is not None and not self.protocol:

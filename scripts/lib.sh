@@ -79,3 +79,16 @@ provide_redis() {
     quietly env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
         apt-get install --yes --no-install-recommends redis-server
 }
+
+# provide_mariadb: MariaDB's server and client are installed. Where they are missing, root on Debian and
+# Ubuntu gets them, from packages that start no service.
+provide_mariadb() {
+    local packages=(mariadb-server-core mariadb-client-core)
+    if ! (PATH="$PATH:/usr/sbin" && type mariadbd mariadb-install-db mariadb) &>/dev/null; then
+        [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null ||
+            fail "MariaDB is missing; install it (on Debian and Ubuntu: apt install ${packages[*]})"
+        say "Installing ${packages[*]}"
+        quietly apt-get update --quiet
+        DEBIAN_FRONTEND=noninteractive quietly apt-get install --yes --no-install-recommends "${packages[@]}"
+    fi
+}

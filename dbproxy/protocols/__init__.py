@@ -3,22 +3,36 @@
 from dbproxy.protocols.base import (
     Carry,
     ConnectionFacts,
+    Conversation,
     DatabaseProtocol,
+    Greeting,
+    GreetingReader,
     Prologue,
     PrologueEvent,
+    Refuser,
     Reply,
+    Say,
     StartTLS,
     UpstreamGreeting,
 )
 from dbproxy.protocols.choice import check_mode, choose_protocol, protocol_named
+from dbproxy.protocols.mysql import MySQL
+from dbproxy.protocols.sqlserver import SQLServer
 
 __all__ = [
     "Carry",
     "ConnectionFacts",
+    "Conversation",
     "DatabaseProtocol",
+    "Greeting",
+    "GreetingReader",
+    "MySQL",
     "Prologue",
     "PrologueEvent",
+    "Refuser",
     "Reply",
+    "SQLServer",
+    "Say",
     "StartTLS",
     "UpstreamGreeting",
     "check_mode",

@@ -17,10 +17,12 @@ from dbproxy.protocols.http_based import (
     Snowflake,
 )
 from dbproxy.protocols.mongodb import MongoDB
+from dbproxy.protocols.mysql import MySQL
 from dbproxy.protocols.oracle import Oracle
 from dbproxy.protocols.postgres import Postgres
 from dbproxy.protocols.redis import Redis
 from dbproxy.protocols.spanner import Spanner
+from dbproxy.protocols.sqlserver import SQLServer
 from dbproxy.protocols.unknown import UnknownProtocol
 from dbproxy.settings import Mode, Settings
 
@@ -29,6 +31,8 @@ __all__ = ["check_mode", "choose_protocol", "protocol_named"]
 _ALL: Final[tuple[DatabaseProtocol, ...]] = (
     Postgres(),
     CockroachDB(),
+    MySQL(),
+    SQLServer(),
     MongoDB(),
     Redis(),
     Cassandra(),

@@ -11,9 +11,11 @@ ALPN = {
     "postgres": "teleport-postgres",
     "cockroachdb": "teleport-postgres",
     "mongodb": "teleport-mongodb",
+    "mysql": "teleport-mysql",
     "oracle": "teleport-oracle",
     "redis": "teleport-redis",
     "snowflake": "teleport-snowflake",
+    "sqlserver": "teleport-sqlserver",
     "cassandra": "teleport-cassandra",
     "elasticsearch": "teleport-elasticsearch",
     "opensearch": "teleport-opensearch",
@@ -22,7 +24,15 @@ ALPN = {
     "clickhouse-http": "teleport-clickhouse",
     "spanner": "teleport-spanner",
 }
-TUNNELS_ONLY = {"snowflake", "dynamodb", "cassandra", "oracle", "clickhouse", "spanner"}
+TUNNELS_ONLY = {
+    "snowflake",
+    "dynamodb",
+    "cassandra",
+    "oracle",
+    "clickhouse",
+    "spanner",
+    "sqlserver",
+}
 """What Teleport's own tools make tunnels for."""
 
 HELLO = b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x03"
@@ -45,6 +55,8 @@ def test_each_protocol_offers_teleports_values_with_pings_first(name: str) -> No
         ("clickhouse-http", b"http/1.1"),
         ("spanner", b"h2"),
         ("cockroachdb", b"postgresql"),
+        ("mysql", None),
+        ("sqlserver", b"tds/8.0"),
     ],
 )
 def test_clients_whose_tls_ends_here_get_the_value_that_they_expect(
