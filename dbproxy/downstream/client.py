@@ -5,14 +5,13 @@ unread bytes in it makes the system send a reset, which can destroy the message 
 refused client is listened to for a moment after the end has been sent (a lingering close).
 """
 
-from collections.abc import Callable
 from typing import Final
 
 import trio
 
 from dbproxy.errors import ClientError, Code, DBProxyError
 from dbproxy.layers import Layer, LayerError, TDSHandshakeLayer
-from dbproxy.protocols import Carry, Prologue, Refuser, Reply, StartTLS
+from dbproxy.protocols import Answering, Carry, Prologue, Refuser, Reply, StartTLS
 from dbproxy.relay import LayeredStream
 
 __all__ = ["Client", "ClientGone"]
@@ -177,7 +176,7 @@ class Client:
                 return  # it is gone; the record has the reason
             await self.linger()
 
-    async def _answer_on(self, answering: Callable[[bytes], bytes]) -> None:
+    async def _answer_on(self, answering: Answering) -> None:
         """Answer a refused client that goes on speaking, for a moment."""
         with trio.move_on_after(_LINGER):
             while said := await self.stream.receive_some():

@@ -1,6 +1,7 @@
 """Database wire protocols, without I/O: what their first packets mean and how they say no."""
 
 from dbproxy.protocols.base import (
+    Answering,
     Carry,
     ConnectionFacts,
     Conversation,
@@ -20,6 +21,7 @@ from dbproxy.protocols.mysql import MySQL
 from dbproxy.protocols.sqlserver import SQLServer
 
 __all__ = [
+    "Answering",
     "Carry",
     "ConnectionFacts",
     "Conversation",

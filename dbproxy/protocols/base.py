@@ -12,12 +12,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from dbproxy.errors import ClientError, DBProxyError
+from dbproxy.protocols.wire import Answering
 from dbproxy.settings import Mode
 
 __all__ = [
+    "LONGEST_ALPN",
+    "Answering",
     "Carry",
     "ConnectionFacts",
     "Conversation",
@@ -32,6 +35,9 @@ __all__ = [
     "StartTLS",
     "UpstreamGreeting",
 ]
+
+LONGEST_ALPN: Final = 255
+"""Bytes that TLS has room for in one ALPN value (RFC 7301 §3.1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +111,7 @@ class Refuser(ABC):
         Empty where the protocol expects no answer.
         """
 
-    def further(self, error: DBProxyError) -> Callable[[bytes], bytes] | None:
+    def further(self, error: DBProxyError) -> Answering | None:
         """What answers a refused client that goes on speaking; None: nothing need be answered."""
         del error
         return None
@@ -273,17 +279,22 @@ class DatabaseProtocol(ABC):
     def server_alpn(self) -> bytes | None:
         """The ALPN value to agree to when a client's TLS ends here, if the protocol has one."""
 
-    @abstractmethod
     def socket_name(self, port: int | str) -> str:
         """The name that the usual clients expect a Unix socket to have, in a directory of choice.
 
         Args:
             port: The port that they are given, or a placeholder for it.
         """
+        return f"{self.name}-{port}.sock"
 
-    @abstractmethod
     def port_of_socket(self, name: str) -> int | None:
-        """The port to give the usual clients for a Unix socket; `None` if they cannot find it."""
+        """The port to give the usual clients for a Unix socket; `None` if they cannot find it.
+
+        Any name will do, unless a protocol says otherwise: most clients are given the whole path,
+        and some have no sockets.
+        """
+        del name
+        return self.default_port
 
     @abstractmethod
     def connect_command(self, facts: ConnectionFacts) -> str:

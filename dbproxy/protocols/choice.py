@@ -5,7 +5,7 @@ from copy import copy
 from typing import Final
 
 from dbproxy.errors import Code, IdentityError, UsageError
-from dbproxy.protocols.base import DatabaseProtocol
+from dbproxy.protocols.base import LONGEST_ALPN, DatabaseProtocol
 from dbproxy.protocols.cassandra import Cassandra
 from dbproxy.protocols.clickhouse import ClickHouse
 from dbproxy.protocols.cockroachdb import CockroachDB
@@ -49,8 +49,6 @@ _PROTOCOLS: Final = {protocol.name: protocol for protocol in _ALL}
 
 _PING: Final = "-ping"
 """What Teleport adds to an ALPN value for connections with pings in them."""
-_LONGEST_ALPN: Final = 255
-"""Bytes (RFC 7301)."""
 
 
 def protocol_named(name: str) -> DatabaseProtocol:
@@ -119,7 +117,7 @@ def _offered(value: str | None) -> Sequence[str]:
     """The ALPN values for the one that was given: the one with pings comes first."""
     if value is None:
         return ()
-    if value.endswith(_PING) or len(value) + len(_PING) > _LONGEST_ALPN:
+    if value.endswith(_PING) or len(value) + len(_PING) > LONGEST_ALPN:
         return (value,)
     return (value + _PING, value)
 

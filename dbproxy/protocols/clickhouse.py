@@ -5,7 +5,8 @@ from typing import Final
 from xml.sax.saxutils import escape
 
 from dbproxy.protocols.base import ConnectionFacts
-from dbproxy.protocols.client_first import ClientFirst, files_of, host_of
+from dbproxy.protocols.client_first import ClientFirst
+from dbproxy.protocols.command_line import files_of, host_of
 from dbproxy.protocols.wire.clickhouse import ClickHouseWire
 from dbproxy.settings import Mode
 

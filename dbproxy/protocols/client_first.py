@@ -22,18 +22,22 @@ told in their words what this port carries; no other client has asked for anythi
 Tested in `tests/unit/protocols/test_client_first.py` for all of them, split at every byte.
 """
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Final
 
-from dbproxy.errors import ClientError, Code, DBProxyError
+from dbproxy.errors import DBProxyError
 from dbproxy.protocols.base import (
     Carry,
-    ConnectionFacts,
     DatabaseProtocol,
     Prologue,
     PrologueEvent,
     StartTLS,
+)
+from dbproxy.protocols.misuse import (
+    foreign,
+    tls_inside_tls,
+    tls_missing,
+    tls_on_plain_port,
 )
 from dbproxy.protocols.recognise import Undecided, recognise
 from dbproxy.protocols.wire import Answering, Wire
@@ -41,12 +45,10 @@ from dbproxy.protocols.wire.mysql import told_to_the_silent
 from dbproxy.protocols.wire.tls import TLS
 from dbproxy.settings import Mode
 
-__all__ = ["ClientFirst", "ClientFirstPrologue", "files_of", "host_of"]
+__all__ = ["ClientFirst", "ClientFirstPrologue"]
 
 _KEPT: Final = 4096
 """Bytes of the client's first message that a refusal may refer to."""
-_SHOWN: Final = 8
-"""Bytes of an unknown protocol that are shown."""
 
 
 class ClientFirstPrologue(Prologue):
@@ -100,35 +102,24 @@ class ClientFirstPrologue(Prologue):
 
     def _on_beginning(self, wire: Wire | None) -> PrologueEvent:
         if wire is None:
-            raise self._foreign(f"bytes of another protocol (0x{self._received[:_SHOWN].hex()})")
+            raise foreign(self._readable_name, None, self._received)
         self._speaks = wire
         if wire is _TLS:
             return self._on_client_hello()
         if wire is not self._own:
-            raise self._foreign(wire.beginning)
+            raise foreign(self._readable_name, wire, self._received)
         if self._mode is not Mode.TUNNEL and not self._inside_tls:
-            raise ClientError(
-                Code.CLIENT_NOT_TLS, "the client connected without TLS, and this port requires it"
-            )
+            raise tls_missing()
         return Carry(self._received, authenticate=True)
 
     def _on_client_hello(self) -> PrologueEvent:
         if self._inside_tls:
-            raise ClientError(Code.CLIENT_PROTOCOL_ERROR, "the client began TLS inside TLS")
+            raise tls_inside_tls()
         if self._mode is Mode.TUNNEL:
-            raise ClientError(
-                Code.CLIENT_TLS_ON_TUNNEL,
-                "the client began a TLS handshake, and this port takes plaintext (--tunnel)",
-            )
+            raise tls_on_plain_port()
         if self._mode is Mode.TERMINATE:
             return StartTLS(self._received)
         return Carry(self._received, authenticate=False)
-
-    def _foreign(self, beginning: str) -> ClientError:
-        return ClientError(
-            Code.CLIENT_PROTOCOL_ERROR,
-            f"this port carries {self._readable_name}, and the client began with {beginning}",
-        )
 
     def refusal(self, error: DBProxyError) -> bytes:
         if self.started:
@@ -158,34 +149,3 @@ class ClientFirst(DatabaseProtocol):
 
     def server_alpn(self) -> bytes | None:
         return self.tls_protocol
-
-    def socket_name(self, port: int | str) -> str:
-        return f"{self.name}-{port}.sock"
-
-    def port_of_socket(self, name: str) -> int | None:
-        """Any name will do: the usual clients are given the whole path, or none have sockets."""
-        del name
-        return self.default_port
-
-    @abstractmethod
-    def connect_command(self, facts: ConnectionFacts) -> str: ...
-
-
-def host_of(facts: ConnectionFacts) -> str:
-    """The host to give a client that takes no name and address apart.
-
-    The certificates are for the loopback addresses too, so the address will do where the name is
-    just `localhost`.
-    """
-    if facts.hostaddr is None:
-        return facts.host
-    by_address = facts.mode is Mode.TUNNEL or facts.host == "localhost"
-    return facts.hostaddr if by_address else facts.host
-
-
-def files_of(
-    facts: ConnectionFacts, *, ca: str, certificate: str, key: str
-) -> list[tuple[str, str]]:
-    """The options that name the files, with their values; none in tunnel mode."""
-    named = {ca: facts.ca_file, certificate: facts.certificate_file, key: facts.key_file}
-    return [(option, str(file)) for option, file in named.items() if file is not None]

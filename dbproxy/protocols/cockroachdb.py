@@ -4,7 +4,7 @@ import shlex
 from urllib.parse import quote, urlencode
 
 from dbproxy.protocols.base import ConnectionFacts
-from dbproxy.protocols.client_first import files_of, host_of
+from dbproxy.protocols.command_line import files_of, place_of
 from dbproxy.protocols.postgres import Postgres
 from dbproxy.settings import Mode
 
@@ -23,9 +23,7 @@ class CockroachDB(Postgres):
             return super().connect_command(facts)
         parameters = {"sslmode": "disable" if facts.mode is Mode.TUNNEL else "verify-full"}
         parameters |= files_of(facts, ca="sslrootcert", certificate="sslcert", key="sslkey")
-        host = host_of(facts)
         user = f"{quote(facts.user, safe='')}@" if facts.user else ""
-        place = f"{f'[{host}]' if ':' in host else host}:{facts.port}"
         database = quote(facts.database or "", safe="")
-        url = f"postgresql://{user}{place}/{database}?{urlencode(parameters)}"
+        url = f"postgresql://{user}{place_of(facts)}/{database}?{urlencode(parameters)}"
         return shlex.join(["cockroach", "sql", "--url", url])

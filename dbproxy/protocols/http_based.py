@@ -10,7 +10,8 @@ from typing import Final
 
 from dbproxy.errors import DBProxyError
 from dbproxy.protocols.base import ConnectionFacts
-from dbproxy.protocols.client_first import ClientFirst, files_of, host_of
+from dbproxy.protocols.client_first import ClientFirst
+from dbproxy.protocols.command_line import files_of, host_of, place_of
 from dbproxy.protocols.wire import one_line
 from dbproxy.protocols.wire.clickhouse import exception_code
 from dbproxy.protocols.wire.http import HTTPWire, as_json
@@ -131,8 +132,7 @@ class ClickHouseHTTP(_OverHTTP):
 
 def _url(facts: ConnectionFacts, path: str) -> str:
     scheme = "http" if facts.mode is Mode.TUNNEL else "https"
-    host = host_of(facts)
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{facts.port}{path}"
+    return f"{scheme}://{place_of(facts)}{path}"
 
 
 def _curl(facts: ConnectionFacts, path: str) -> list[str]:

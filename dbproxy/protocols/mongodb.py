@@ -5,7 +5,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from dbproxy.protocols.base import ConnectionFacts
-from dbproxy.protocols.client_first import ClientFirst, host_of
+from dbproxy.protocols.client_first import ClientFirst
+from dbproxy.protocols.command_line import place_of
 from dbproxy.protocols.wire.mongodb import MongoDBWire
 from dbproxy.settings import Mode
 
@@ -21,15 +22,8 @@ class MongoDB(ClientFirst):
     default_port = 27017
     wire = MongoDBWire()
 
-    def socket_name(self, port: int | str) -> str:
-        return f"mongodb-{port}.sock"
-
     def connect_command(self, facts: ConnectionFacts) -> str:
-        if facts.socket is not None:
-            place = quote(str(facts.socket), safe="")
-        else:
-            host = host_of(facts)
-            place = f"[{host}]:{facts.port}" if ":" in host else f"{host}:{facts.port}"
+        place = quote(str(facts.socket), safe="") if facts.socket is not None else place_of(facts)
         uri = f"mongodb://{place}/{quote(facts.database or '', safe='')}?directConnection=true"
         words = ["mongosh", shlex.quote(uri)]
         if facts.mode is not Mode.TUNNEL:

@@ -25,10 +25,13 @@ Tested in `tests/unit/protocols/test_mysql.py`, split at every byte, and with re
 import shlex
 from base64 import b64encode
 from collections.abc import Sequence
-from typing import Final
+from copy import copy
+from typing import Final, Self
 
 from dbproxy.errors import ClientError, Code, DBProxyError, UpstreamError
 from dbproxy.protocols.base import (
+    LONGEST_ALPN,
+    Answering,
     Carry,
     ConnectionFacts,
     DatabaseProtocol,
@@ -38,9 +41,13 @@ from dbproxy.protocols.base import (
     PrologueEvent,
     StartTLS,
 )
-from dbproxy.protocols.mysql_errors import refusal_packet
+from dbproxy.protocols.command_line import files_of, host_of
+from dbproxy.protocols.misuse import foreign, tls_inside_tls, tls_missing
 from dbproxy.protocols.mysql_login import MySQLLogin
-from dbproxy.protocols.mysql_packets import (
+from dbproxy.protocols.recognise import recognise_at_once
+from dbproxy.protocols.wire import Wire
+from dbproxy.protocols.wire.mysql import refusal_packet
+from dbproxy.protocols.wire.mysql_packets import (
     ERR,
     MalformedPacketError,
     Packet,
@@ -57,38 +64,35 @@ from dbproxy.settings import Mode
 __all__ = ["MySQL", "MySQLAnswer", "MySQLGreeting", "MySQLGreetingReader", "MySQLTooEarly"]
 
 _ALPN: Final = "teleport-mysql"
-_LONGEST_ALPN: Final = 255
-"""Bytes that TLS has room for in one ALPN value (RFC 7301 §3.1)."""
-_TLS_HANDSHAKE: Final = b"\x16\x03"
-"""A TLS record of type handshake, any version 3.x (RFC 8446 §5.1)."""
-_TLS_ALERT_HANDSHAKE_FAILURE: Final = b"\x15\x03\x03\x00\x02\x02\x28"
-_SOCKET_NAME: Final = "mysql.sock"
 _FIRST_ANSWER: Final = 1
 """The number of the client's first packet; the greeting has 0."""
 
 
 class MySQLTooEarly(Prologue):
-    """Takes what a client sends before it could have had a greeting: it speaks something else."""
+    """Takes what a client sends before it could have had a greeting: it speaks something else.
+
+    The first bytes must do to recognise that: the client is not waited for.
+    """
 
     def __init__(self) -> None:
         self._received = b""
+        self._speaks: Wire | None = None
 
     @property
     def started(self) -> bool:
         return bool(self._received)
 
     def receive(self, data: bytes) -> Sequence[PrologueEvent]:
-        self._received = data
-        raise ClientError(
-            Code.CLIENT_PROTOCOL_ERROR,
-            "this port carries MySQL, in which the server speaks first, and the client began with"
-            f" {_what(data)}",
-        )
+        self._received, self._speaks = data, recognise_at_once(data)
+        raise foreign("MySQL, in which the server speaks first", self._speaks, data)
 
     def refusal(self, error: DBProxyError) -> bytes:
-        if self._received.startswith(_TLS_HANDSHAKE):
-            return _TLS_ALERT_HANDSHAKE_FAILURE
+        if self._speaks is not None:
+            return self._speaks.refusal(self._received, error)
         return refusal_packet(error, 0, greeted=False)
+
+    def further(self, error: DBProxyError) -> Answering | None:
+        return self._speaks.further(self._received, error) if self._speaks is not None else None
 
 
 class MySQLAnswer(Prologue):
@@ -149,15 +153,13 @@ class MySQLAnswer(Prologue):
         return [self._on_response(packet)]
 
     def _not_mysql(self) -> ClientError:
-        return ClientError(
-            Code.CLIENT_PROTOCOL_ERROR,
-            "this port carries MySQL, and the client answered the greeting with"
-            f" {_what(self._reader.beginning)}",
-        )
+        beginning = self._reader.beginning
+        wire = recognise_at_once(beginning)
+        return foreign("MySQL", wire, beginning, did="answered the greeting with")
 
     def _on_tls_request(self, packet: Packet) -> PrologueEvent:
         if self._inside_tls:
-            raise ClientError(Code.CLIENT_PROTOCOL_ERROR, "the client asked for TLS inside TLS")
+            raise tls_inside_tls()
         if self._mode is Mode.TERMINATE:
             # What came behind it is the ClientHello: clients do not wait for an answer.
             return StartTLS(self._reader.take_rest())
@@ -181,9 +183,7 @@ class MySQLAnswer(Prologue):
                 database=database,
             )
         if self._mode is not Mode.TUNNEL:
-            raise ClientError(
-                Code.CLIENT_NOT_TLS, "the client logs in without TLS, and this port requires it"
-            )
+            raise tls_missing()
         return self._carry(packet, *user_and_database(packet.payload))
 
     def _carry(self, packet: Packet, user: str | None = None, database: str | None = None) -> Carry:
@@ -252,38 +252,24 @@ def _refused_by_upstream(packet: Packet) -> UpstreamError:
     )
 
 
-def _what(beginning: bytes) -> str:
-    """The first bytes of a foreign protocol, in words."""
-    if beginning.startswith(_TLS_HANDSHAKE):
-        return "a TLS handshake, which MySQL clients begin only after its greeting"
-    if beginning.startswith((b"GET ", b"POST", b"HEAD", b"PUT ", b"OPTI", b"CONN", b"PRI ")):
-        return "an HTTP request"
-    if beginning.startswith(b"SSH-"):
-        return "an SSH greeting"
-    return f"bytes of another protocol (0x{beginning[:8].hex()})"
-
-
-def _version_alpn(version: str | None) -> Sequence[str]:
-    """The ALPN value that tells a version, if there is room for it."""
-    if not version:
-        return ()
-    value = f"{_ALPN}-{b64encode(version.encode()).decode()}"
-    return (value,) if len(value) <= _LONGEST_ALPN else ()
-
-
 class MySQL(DatabaseProtocol):
-    """MySQL and MariaDB.
-
-    Args:
-        version: What the greeting shall tell as the server's version, in passthrough.
-    """
+    """MySQL and MariaDB."""
 
     name = "mysql"
     readable_name = "MySQL"
+    alpn: Sequence[str] = (f"{_ALPN}-ping", _ALPN)
     default_port = 3306
 
-    def __init__(self, version: str | None = None) -> None:
-        self.alpn = (f"{_ALPN}-ping", _ALPN, *_version_alpn(version))
+    def telling(self, version: str) -> Self:
+        """The same, with a greeting that tells this version of the server, in passthrough.
+
+        One that an ALPN value has no room for is not asked for.
+        """
+        value = f"{_ALPN}-{b64encode(version.encode()).decode()}"
+        asking = copy(self)
+        if len(value) <= LONGEST_ALPN:
+            asking.alpn = (*self.alpn, value)
+        return asking
 
     def prologue(self, mode: Mode, *, inside_tls: bool = False) -> MySQLTooEarly:
         return MySQLTooEarly()
@@ -294,28 +280,20 @@ class MySQL(DatabaseProtocol):
     def server_alpn(self) -> bytes | None:
         return None
 
-    def socket_name(self, port: int | str) -> str:
-        return _SOCKET_NAME
-
-    def port_of_socket(self, name: str) -> int | None:
-        return self.default_port if name == _SOCKET_NAME else None
-
     def connect_command(self, facts: ConnectionFacts) -> str:
         words = ["mysql"]
-        if facts.host.startswith("/"):
-            words.append(f"--socket={facts.host}/{_SOCKET_NAME}")
+        if facts.socket is not None:
+            words.append(f"--socket={facts.socket}")
         else:
             # These clients take `localhost` for a Unix socket, unless they are told.
-            host = facts.hostaddr or facts.host
-            words += [f"--host={host}", f"--port={facts.port}", "--protocol=tcp"]
+            words += [f"--host={host_of(facts)}", f"--port={facts.port}", "--protocol=tcp"]
         if facts.user is not None:
             words.append(f"--user={facts.user}")
         if facts.mode is Mode.TUNNEL:
             words.append("--loose-skip-ssl")
         else:
-            if facts.ca_file is not None:
-                words.append(f"--ssl-ca={facts.ca_file}")
-            words += [f"--ssl-cert={facts.certificate_file}", f"--ssl-key={facts.key_file}"]
+            files = files_of(facts, ca="--ssl-ca", certificate="--ssl-cert", key="--ssl-key")
+            words += [f"{option}={file}" for option, file in files]
             # MariaDB's client calls it one way, MySQL's the other.
             words += ["--loose-ssl-verify-server-cert", "--loose-ssl-mode=VERIFY_IDENTITY"]
         if facts.database is not None:

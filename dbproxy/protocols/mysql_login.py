@@ -21,8 +21,8 @@ from typing import Final
 
 from dbproxy.errors import ClientError, Code, DBProxyError, UpstreamError
 from dbproxy.protocols.base import Conversation, Say
-from dbproxy.protocols.mysql_errors import refusal_packet
-from dbproxy.protocols.mysql_packets import (
+from dbproxy.protocols.wire.mysql import refusal_packet
+from dbproxy.protocols.wire.mysql_packets import (
     ERR,
     MalformedPacketError,
     Packet,

@@ -3,7 +3,8 @@
 import shlex
 
 from dbproxy.protocols.base import ConnectionFacts
-from dbproxy.protocols.client_first import ClientFirst, host_of
+from dbproxy.protocols.client_first import ClientFirst
+from dbproxy.protocols.command_line import place_of
 from dbproxy.protocols.wire.oracle import OracleWire
 from dbproxy.settings import Mode
 
@@ -23,8 +24,5 @@ class Oracle(ClientFirst):
     def connect_command(self, facts: ConnectionFacts) -> str:
         # Certificates come from a wallet, which tbot does not write and no option can name here.
         scheme = "tcp" if facts.mode is Mode.TUNNEL else "tcps"
-        host = host_of(facts)
-        place = f"{f'[{host}]' if ':' in host else host}:{facts.port}"
-        return shlex.join(
-            ["sqlplus", f"{facts.user or ''}/@{scheme}://{place}/{facts.database or ''}"]
-        )
+        url = f"{facts.user or ''}/@{scheme}://{place_of(facts)}/{facts.database or ''}"
+        return shlex.join(["sqlplus", url])

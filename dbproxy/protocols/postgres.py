@@ -47,6 +47,13 @@ from dbproxy.protocols.base import (
     StartTLS,
     UpstreamGreeting,
 )
+from dbproxy.protocols.misuse import (
+    foreign,
+    tls_declined,
+    tls_inside_tls,
+    tls_missing,
+    tls_on_plain_port,
+)
 from dbproxy.protocols.recognise import Undecided, recognise
 from dbproxy.protocols.wire import Answering, Wire
 from dbproxy.protocols.wire.mysql import told_to_the_silent
@@ -56,6 +63,7 @@ from dbproxy.settings import Mode
 
 __all__ = ["Postgres", "PostgresPrologue", "error_response", "sqlstate_of"]
 
+_TLS: Final = TLS()
 _SSL_REQUEST: Final = 1234 << 16 | 5679
 _GSSENC_REQUEST: Final = 1234 << 16 | 5680
 _CANCEL_REQUEST: Final = 1234 << 16 | 5678
@@ -69,9 +77,6 @@ _CANCEL_SIZES: Final = range(16, 268 + 1)
 """Process id and a secret key of 4 to 256 bytes (protocol 3.2)."""
 _MAX_STARTUP_SIZE: Final = 10_000
 """MAX_STARTUP_PACKET_LENGTH of the PostgreSQL server (`src/include/libpq/pqcomm.h`)."""
-
-_TLS_HANDSHAKE: Final = b"\x16\x03"
-"""A TLS record of type handshake, any version 3.x (RFC 8446 §5.1)."""
 
 _SOCKET_PREFIX: Final = ".s.PGSQL."
 """libpq finds a Unix socket by directory and port (PostgreSQL documentation, 32.1.2, `host`)."""
@@ -118,7 +123,7 @@ class PostgresPrologue(Prologue):
 
     def _next_packet(self) -> bytes | None:
         """The next whole packet, or None while it is incomplete; a ClientHello is cut nowhere."""
-        if self._buffer[:2] == _TLS_HANDSHAKE:
+        if _TLS.begins(self._buffer):
             packet, self._buffer = self._buffer, b""
             return packet
         if self._buffer[:2] not in _BEGINNINGS:
@@ -128,7 +133,7 @@ class PostgresPrologue(Prologue):
             return None
         length = int.from_bytes(self._buffer[:4], "big")
         if not _HEADER_SIZE <= length <= _MAX_STARTUP_SIZE:
-            raise self._not_postgres(None)
+            raise foreign(self._readable_name, None, self._buffer)
         if len(self._buffer) < length:
             return None
         packet, self._buffer = self._buffer[:length], self._buffer[length:]
@@ -143,18 +148,10 @@ class PostgresPrologue(Prologue):
                 return
             wire = None
         self._speaks = wire if wire is not None else self._speaks
-        raise self._not_postgres(wire)
-
-    def _not_postgres(self, wire: Wire | None) -> ClientError:
-        unknown = f"bytes of another protocol (0x{self._buffer[:_HEADER_SIZE].hex()})"
-        beginning = unknown if wire is None else wire.beginning
-        return ClientError(
-            Code.CLIENT_PROTOCOL_ERROR,
-            f"this port carries {self._readable_name}, and the client began with {beginning}",
-        )
+        raise foreign(self._readable_name, wire, self._buffer)
 
     def _on_packet(self, packet: bytes) -> Sequence[PrologueEvent]:
-        if packet[:2] == _TLS_HANDSHAKE:
+        if _TLS.begins(packet):
             return self._on_client_hello(packet)
         code = int.from_bytes(packet[4:8], "big")
         if code in (_SSL_REQUEST, _GSSENC_REQUEST) and len(packet) == _HEADER_SIZE:
@@ -171,14 +168,11 @@ class PostgresPrologue(Prologue):
         )
 
     def _on_client_hello(self, packet: bytes) -> Sequence[PrologueEvent]:
-        self._state, self._speaks = _State.DONE, TLS()
+        self._state, self._speaks = _State.DONE, _TLS
         if self._inside_tls:
-            raise ClientError(Code.CLIENT_PROTOCOL_ERROR, "the client began TLS inside TLS")
+            raise tls_inside_tls()
         if self._mode is Mode.TUNNEL:
-            raise ClientError(
-                Code.CLIENT_TLS_ON_TUNNEL,
-                "the client began a TLS handshake, and this port takes plaintext (--tunnel)",
-            )
+            raise tls_on_plain_port()
         if self._mode is Mode.TERMINATE:
             return [StartTLS(packet)]
         # Teleport's PostgreSQL handler waits for an SSLRequest, which such a client never sends.
@@ -214,21 +208,14 @@ class PostgresPrologue(Prologue):
     def _on_startup_message(self, packet: bytes) -> Sequence[PrologueEvent]:
         self._state = _State.DONE
         if self._mode is not Mode.TUNNEL and not self._inside_tls:
-            raise ClientError(
-                Code.CLIENT_NOT_TLS, "the client connected without TLS, and this port requires it"
-            )
+            raise tls_missing()
         first_flight, self._buffer = packet + self._buffer, b""
         user, database = _user_and_database(packet)
         return [Carry(first_flight, authenticate=True, user=user, database=database)]
 
     @property
     def parting(self) -> ClientError | None:
-        if _SSL_REQUEST not in self._declined:
-            return None
-        return ClientError(
-            Code.CLIENT_TLS_ON_TUNNEL,
-            "the client asked for TLS, which this port declines (--tunnel), and went away",
-        )
+        return tls_declined() if _SSL_REQUEST in self._declined else None
 
     def refusal(self, error: DBProxyError) -> bytes:
         if not self._started:

@@ -18,7 +18,7 @@ from dbproxy.protocols.wire.ssh import SSH
 from dbproxy.protocols.wire.tds import TDSWire
 from dbproxy.protocols.wire.tls import TLS
 
-__all__ = ["Undecided", "recognise"]
+__all__ = ["Undecided", "recognise", "recognise_at_once"]
 
 _WIRES: Final[tuple[Wire, ...]] = (
     TLS(),
@@ -55,3 +55,11 @@ def recognise(data: bytes) -> Wire | None:
     if undecided:
         raise Undecided
     return None
+
+
+def recognise_at_once(data: bytes) -> Wire | None:
+    """The same for those who cannot wait for more bytes: None also when it takes more to tell."""
+    try:
+        return recognise(data)
+    except Undecided:
+        return None

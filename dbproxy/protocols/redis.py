@@ -3,7 +3,8 @@
 import shlex
 
 from dbproxy.protocols.base import ConnectionFacts
-from dbproxy.protocols.client_first import ClientFirst, files_of, host_of
+from dbproxy.protocols.client_first import ClientFirst
+from dbproxy.protocols.command_line import files_of, host_of
 from dbproxy.protocols.wire.redis import RedisWire
 from dbproxy.settings import Mode
 

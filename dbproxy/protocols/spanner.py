@@ -3,7 +3,8 @@
 import shlex
 
 from dbproxy.protocols.base import ConnectionFacts
-from dbproxy.protocols.client_first import ClientFirst, files_of, host_of
+from dbproxy.protocols.client_first import ClientFirst
+from dbproxy.protocols.command_line import files_of, place_of
 from dbproxy.protocols.wire.http2 import HTTP2Wire
 from dbproxy.settings import Mode
 
@@ -22,8 +23,7 @@ class Spanner(ClientFirst):
     passthrough = False
 
     def connect_command(self, facts: ConnectionFacts) -> str:
-        host = host_of(facts)
-        place = f"{f'[{host}]' if ':' in host else host}:{facts.port}"
+        place = place_of(facts)
         if facts.mode is Mode.TUNNEL:
             # spanner-cli takes the address of an endpoint without TLS from this variable only.
             return f"env SPANNER_EMULATOR_HOST={shlex.quote(place)} spanner-cli"

@@ -28,11 +28,13 @@ Tested in `tests/unit/protocols/test_sqlserver.py`, split at every byte, and wit
 
 import shlex
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from enum import Enum, auto
 from typing import Final
 
 from dbproxy.errors import ClientError, Code, DBProxyError, UpstreamError
 from dbproxy.protocols.base import (
+    Answering,
     Carry,
     ConnectionFacts,
     Conversation,
@@ -43,7 +45,19 @@ from dbproxy.protocols.base import (
     Say,
     StartTLS,
 )
-from dbproxy.protocols.tds_packets import (
+from dbproxy.protocols.command_line import host_of
+from dbproxy.protocols.misuse import (
+    foreign,
+    tls_declined,
+    tls_inside_tls,
+    tls_missing,
+    tls_on_plain_port,
+)
+from dbproxy.protocols.recognise import Undecided, recognise
+from dbproxy.protocols.wire import Wire, one_line
+from dbproxy.protocols.wire.mysql import told_to_the_silent
+from dbproxy.protocols.wire.tds import TDSWire
+from dbproxy.protocols.wire.tds_packets import (
     LOGIN7,
     PRELOGIN,
     TABULAR_RESULT,
@@ -59,13 +73,13 @@ from dbproxy.protocols.tds_packets import (
     tds_version,
     user_and_database,
 )
+from dbproxy.protocols.wire.tls import TLS
 from dbproxy.settings import Mode
 
 __all__ = ["SQLServer", "SQLServerPrelogin", "SQLServerPrologue"]
 
-_TLS_HANDSHAKE: Final = b"\x16\x03"
-"""A TLS record of type handshake, any version 3.x (RFC 8446 §5.1)."""
-_TLS_ALERT_HANDSHAKE_FAILURE: Final = b"\x15\x03\x03\x00\x02\x02\x28"
+_TLS: Final = TLS()
+_NAME: Final = "SQL Server"
 _SERVER_VERSION: Final = bytes([15, 0, 0x07, 0xD0, 0, 0])
 """SQL Server 2019, which is what Teleport's handler says."""
 _CLIENT_VERSION: Final = bytes(6)
@@ -81,8 +95,6 @@ class _State(Enum):
     """PRELOGIN has been answered, LOGIN7 is awaited."""
     DONE = auto()
     """An event said what to do; nothing more is read here."""
-    SPEAKS_TLS = auto()
-    """The client sent a ClientHello, so it understands alerts only."""
 
 
 class SQLServerPrologue(Prologue):
@@ -95,6 +107,7 @@ class SQLServerPrologue(Prologue):
         self._state = _State.OPEN
         self._started = False
         self._version = _NEWEST
+        self._speaks: Wire | None = None  # unless it is SQL Server's protocol
         self._parting: ClientError | None = None
 
     @property
@@ -111,7 +124,7 @@ class SQLServerPrologue(Prologue):
         return list(self._events())
 
     def _events(self) -> Iterator[PrologueEvent]:
-        if self._state is _State.OPEN and self._reader.beginning[:2] == _TLS_HANDSHAKE:
+        if self._state is _State.OPEN and _TLS.begins(self._reader.beginning):
             yield self._on_client_hello()
         while self._state in (_State.OPEN, _State.AGREED):
             message = self._next_message()
@@ -121,31 +134,27 @@ class SQLServerPrologue(Prologue):
 
     def _next_message(self) -> Message | None:
         beginning = self._reader.beginning
-        known = (PRELOGIN, LOGIN7) if self._state is _State.OPEN else (LOGIN7,)
-        is_hello = self._state is _State.OPEN and beginning == _TLS_HANDSHAKE[:1]
-        if beginning and beginning[0] not in known and not is_hello:
-            raise self._not_tds()
-        try:
-            return self._reader.next_message()
-        except MalformedTDSError as error:
-            raise self._not_tds() from error
+        if self._state is _State.AGREED and beginning and beginning[0] != LOGIN7:
+            raise foreign(_NAME, None, beginning, did="went on with")
+        if not beginning or beginning[0] in (PRELOGIN, LOGIN7):
+            with suppress(MalformedTDSError):  # another protocol may begin like that, too
+                return self._reader.next_message()
+        self._check_foreign(beginning)
+        return None
 
-    def _not_tds(self) -> ClientError:
-        return ClientError(
-            Code.CLIENT_PROTOCOL_ERROR,
-            f"this port carries SQL Server, and the client sent {_what(self._reader.beginning)}",
-        )
+    def _check_foreign(self, beginning: bytes) -> None:
+        """Recognise a foreign protocol, as soon as its bytes tell."""
+        with suppress(Undecided):
+            wire = recognise(beginning)
+            self._speaks = None if isinstance(wire, TDSWire) else wire
+            raise foreign(_NAME, self._speaks, beginning)
 
     def _on_client_hello(self) -> PrologueEvent:
-        self._state = _State.SPEAKS_TLS
+        self._state, self._speaks = _State.DONE, _TLS
         if self._inside_tls:
-            raise ClientError(Code.CLIENT_PROTOCOL_ERROR, "the client began TLS inside TLS")
+            raise tls_inside_tls()
         if self._mode is not Mode.TERMINATE:
-            raise ClientError(
-                Code.CLIENT_TLS_ON_TUNNEL,
-                "the client began a TLS handshake, and this port takes plaintext (--tunnel)",
-            )
-        self._state = _State.DONE
+            raise tls_on_plain_port()
         return StartTLS(self._reader.take_rest())
 
     def _on_message(self, message: Message) -> Sequence[PrologueEvent]:
@@ -162,10 +171,7 @@ class SQLServerPrologue(Prologue):
         if self._mode is Mode.TERMINATE:
             return self._agree_on_tls(wanted)
         if wanted in _WANTS_TLS:
-            self._parting = ClientError(
-                Code.CLIENT_TLS_ON_TUNNEL,
-                "the client asked for TLS, which this port declines (--tunnel), and went away",
-            )
+            self._parting = tls_declined()
         return [_answer(Encryption.NOT_SUPPORTED)]
 
     def _agree_on_tls(self, wanted: Encryption) -> Sequence[PrologueEvent]:
@@ -183,9 +189,7 @@ class SQLServerPrologue(Prologue):
         self._state = _State.DONE
         self._version = tds_version(message.payload)
         if self._mode is not Mode.TUNNEL and not self._inside_tls:
-            raise ClientError(
-                Code.CLIENT_NOT_TLS, "the client logs in without TLS, and this port requires it"
-            )
+            raise tls_missing()
         user, database = user_and_database(message.payload)
         return Carry(
             message.raw + self._reader.take_rest(),
@@ -197,11 +201,15 @@ class SQLServerPrologue(Prologue):
 
     def refusal(self, error: DBProxyError) -> bytes:
         if not self._started:
-            return b""
-        if self._state is _State.SPEAKS_TLS:
-            return _TLS_ALERT_HANDSHAKE_FAILURE
-        hint = error.problem.client_hint
-        return login_error(f"dbproxy: {error.message} [{error.code}] {hint}", self._version)
+            return b"" if self._inside_tls else told_to_the_silent(error, _NAME)
+        if self._speaks is not None:
+            return self._speaks.refusal(self._reader.beginning, error)
+        return login_error(one_line(error), self._version)
+
+    def further(self, error: DBProxyError) -> Answering | None:
+        if self._speaks is None:
+            return None
+        return self._speaks.further(self._reader.beginning, error)
 
 
 class SQLServerPrelogin(Conversation):
@@ -260,20 +268,11 @@ def _answer(encryption: Encryption) -> Reply:
     return Reply(encode_message(TABULAR_RESULT, prelogin(_SERVER_VERSION, encryption)))
 
 
-def _what(beginning: bytes) -> str:
-    """The first bytes of a foreign protocol, in words."""
-    if beginning.startswith((b"GET ", b"POST", b"HEAD", b"PUT ", b"OPTI", b"CONN", b"PRI ")):
-        return "an HTTP request"
-    if beginning.startswith(b"SSH-"):
-        return "an SSH greeting"
-    return f"bytes of another protocol (0x{beginning[:8].hex()})"
-
-
 class SQLServer(DatabaseProtocol):
     """Microsoft SQL Server."""
 
     name = "sqlserver"
-    readable_name = "SQL Server"
+    readable_name = _NAME
     alpn = ("teleport-sqlserver-ping", "teleport-sqlserver")
     default_port = 1433
     passthrough = False
@@ -284,14 +283,8 @@ class SQLServer(DatabaseProtocol):
     def server_alpn(self) -> bytes | None:
         return b"tds/8.0"
 
-    def socket_name(self, port: int | str) -> str:
-        return "sqlserver.sock"
-
-    def port_of_socket(self, name: str) -> int | None:
-        return None  # no client of SQL Server takes a Unix socket
-
     def connect_command(self, facts: ConnectionFacts) -> str:
-        words = ["sqlcmd", "-S", f"{facts.hostaddr or facts.host},{facts.port}"]
+        words = ["sqlcmd", "-S", f"{host_of(facts)},{facts.port}"]
         words.append("-No" if facts.mode is Mode.TUNNEL else "-Nm")
         if facts.user is not None:
             words += ["-U", facts.user, "-P", ""]

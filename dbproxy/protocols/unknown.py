@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 from dbproxy.errors import DBProxyError
 from dbproxy.protocols.base import Carry, ConnectionFacts, Prologue, PrologueEvent
-from dbproxy.protocols.client_first import ClientFirst, ClientFirstPrologue, host_of
-from dbproxy.protocols.recognise import Undecided, recognise
+from dbproxy.protocols.client_first import ClientFirst, ClientFirstPrologue
+from dbproxy.protocols.command_line import host_of
+from dbproxy.protocols.recognise import recognise_at_once
 from dbproxy.protocols.wire import Wire
 from dbproxy.settings import Mode
 
@@ -28,10 +29,7 @@ class _Bytes(Wire):
         return None if data in (b"", b"\x16") else True
 
     def refusal(self, received: bytes, error: DBProxyError) -> bytes:
-        try:
-            known = recognise(received)
-        except Undecided:
-            return b""
+        known = recognise_at_once(received)
         return known.refusal(received, error) if known is not None else b""
 
 

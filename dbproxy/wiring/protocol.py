@@ -8,6 +8,6 @@ __all__ = ["configured_protocol"]
 
 def configured_protocol(protocol: DatabaseProtocol, settings: Settings) -> DatabaseProtocol:
     """The protocol that is carried, with what the settings say about it."""
-    if settings.mysql_version is not None and isinstance(protocol, MySQL):
-        return MySQL(settings.mysql_version)
+    if settings.mysql_version and isinstance(protocol, MySQL):
+        return protocol.telling(settings.mysql_version)
     return protocol

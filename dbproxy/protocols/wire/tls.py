@@ -5,9 +5,9 @@ from typing import Final
 from dbproxy.errors import DBProxyError
 from dbproxy.protocols.wire.base import Wire, starts
 
-__all__ = ["HANDSHAKE_FAILURE", "TLS"]
+__all__ = ["TLS"]
 
-HANDSHAKE_FAILURE: Final = b"\x15\x03\x03\x00\x02\x02\x28"
+_HANDSHAKE_FAILURE: Final = b"\x15\x03\x03\x00\x02\x02\x28"
 """A fatal handshake_failure alert in the clear (RFC 8446 §6): a TLS client reports it."""
 
 
@@ -21,4 +21,4 @@ class TLS(Wire):
 
     def refusal(self, received: bytes, error: DBProxyError) -> bytes:
         del received, error
-        return HANDSHAKE_FAILURE
+        return _HANDSHAKE_FAILURE

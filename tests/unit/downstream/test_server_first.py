@@ -18,7 +18,7 @@ from dbproxy.errors import Code
 from dbproxy.events import ClosedBy, UpstreamRetried
 from dbproxy.protocols import Carry, Greeting, MySQL
 from dbproxy.protocols.mysql_login import MySQLLogin
-from dbproxy.protocols.mysql_packets import Packet
+from dbproxy.protocols.wire.mysql_packets import Packet
 from dbproxy.relay import LayeredStream
 from dbproxy.settings import Mode
 from dbproxy.upstream import UpstreamConnection

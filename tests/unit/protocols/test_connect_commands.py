@@ -77,6 +77,21 @@ LINES = {
         "curl --cacert /id/ca.crt --cert /id/tlscert --key /id/key https://localhost:12345/",
         "snowsql -a teleport -h localhost -p 12345 --protocol http -u alice",
     ),
+    "mysql": (
+        (
+            "mysql --host=localhost --port=12345 --protocol=tcp --user=alice --ssl-ca=/id/ca.crt"
+            " --ssl-cert=/id/tlscert --ssl-key=/id/key --loose-ssl-verify-server-cert"
+            " --loose-ssl-mode=VERIFY_IDENTITY --database=example"
+        ),
+        (
+            "mysql --host=localhost --port=12345 --protocol=tcp --user=alice --loose-skip-ssl"
+            " --database=example"
+        ),
+    ),
+    "sqlserver": (
+        "sqlcmd -S localhost,12345 -Nm -U alice -P '' -d example",
+        "sqlcmd -S localhost,12345 -No -U alice -P '' -d example",
+    ),
     "spanner": (
         "grpcurl -cacert /id/ca.crt -cert /id/tlscert -key /id/key localhost:12345 list",
         "env SPANNER_EMULATOR_HOST=localhost:12345 spanner-cli",
@@ -135,7 +150,7 @@ def test_the_host_is_one_that_leads_here(name: str, facts: ConnectionFacts, host
     assert host in protocol_named(name).connect_command(facts)
 
 
-URLS = sorted(set(LINES) - {"redis", "cassandra", "clickhouse", "snowflake"})
+URLS = sorted(set(LINES) - {"redis", "cassandra", "clickhouse", "snowflake", "mysql", "sqlserver"})
 
 
 @pytest.mark.parametrize("name", URLS)
@@ -156,6 +171,7 @@ def test_one_file_with_both_is_named_once() -> None:
         ("redis", "redis-cli -s /run/my.sock"),
         ("mongodb", "mongosh 'mongodb://%2Frun%2Fmy.sock/example?directConnection=true'"),
         ("elasticsearch", "curl --unix-socket /run/my.sock http://localhost/"),
+        ("mysql", "mysql --socket=/run/my.sock --user=alice --loose-skip-ssl --database=example"),
     ],
 )
 def test_a_unix_socket_is_named_by_its_path(name: str, line: str) -> None:

@@ -6,6 +6,7 @@ from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
+import beginnings
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from dbproxy.errors import ClientError, Code, IdentityError, UpstreamError
 from dbproxy.protocols import Carry, ConnectionFacts, MySQL, PrologueEvent, StartTLS
 from dbproxy.protocols.mysql import MySQLAnswer, MySQLGreeting, MySQLGreetingReader
 from dbproxy.protocols.mysql_login import MySQLLogin
-from dbproxy.protocols.mysql_packets import Packet
+from dbproxy.protocols.wire.mysql_packets import Packet
 from dbproxy.settings import Mode
 
 CLIENT_HELLO = b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x03"
@@ -176,7 +177,7 @@ class TestRefusals:
         assert not prologue.started
         refusal = prologue.refusal(EXPIRED)
         assert refusal[3:7] == b"\0\xff\x15\x04"
-        assert refusal[7:].startswith(b"dbproxy: it has expired [certificate-expired] ")
+        assert refusal[7:].startswith(b"dbproxy: it has expired [certificate-expired]. ")
 
     def test_who_begins_with_tls_gets_an_alert(self) -> None:
         prologue = MySQL().prologue(Mode.TUNNEL)
@@ -184,6 +185,32 @@ class TestRefusals:
             prologue.receive(CLIENT_HELLO)
         assert prologue.started
         assert prologue.refusal(caught.value)[:2] == b"\x15\x03"
+
+    @pytest.mark.parametrize(
+        ("sent", "answer"),
+        [
+            (beginnings.HTTP, b"HTTP/1.1 400 "),
+            (beginnings.REDIS, b"-ERR dbproxy: "),
+            (beginnings.POSTGRES, b"E\0"),
+            (beginnings.SSH, b"dbproxy: "),
+        ],
+    )
+    def test_who_speaks_before_the_greeting_is_told_in_its_own_words(
+        self, sent: bytes, answer: bytes
+    ) -> None:
+        prologue = MySQL().prologue(Mode.TUNNEL)
+        with pytest.raises(ClientError, match="MySQL") as caught:
+            prologue.receive(sent)
+        assert prologue.refusal(caught.value).startswith(answer)
+
+    def test_who_goes_on_before_the_greeting_is_answered_on(self) -> None:
+        prologue = MySQL().prologue(Mode.TUNNEL)
+        assert prologue.further(EXPIRED) is None
+        with pytest.raises(ClientError) as caught:
+            prologue.receive(beginnings.REDIS_SETINFO)
+        answering = prologue.further(caught.value)
+        assert answering is not None
+        assert answering(b"*1\r\n$4\r\nPING\r\n").startswith(b"-ERR dbproxy: ")
 
     def test_the_number_is_the_one_that_the_client_waits_for(self) -> None:
         silent, logged_in = answer_to(Mode.TUNNEL), answer_to(Mode.TUNNEL)
@@ -245,7 +272,7 @@ def test_any_bytes_at_all_lead_to_one_event_or_to_a_refusal(
 class TestVersion:
     def test_it_is_one_more_alpn_value(self) -> None:
         assert list(MySQL().alpn) == ["teleport-mysql-ping", "teleport-mysql"]
-        first, second, version = MySQL("8.0.36-log").alpn
+        first, second, version = MySQL().telling("8.0.36-log").alpn
         assert (first, second) == tuple(MySQL().alpn)
         prefix, _, encoded = version.rpartition("-")
         assert prefix == "teleport-mysql"
@@ -253,7 +280,7 @@ class TestVersion:
 
     @pytest.mark.parametrize(("length", "kept"), [(180, True), (181, False), (1000, False)])
     def test_what_tls_has_no_room_for_is_left_out(self, length: int, kept: bool) -> None:
-        alpn = MySQL("8" * length).alpn
+        alpn = MySQL().telling("8" * length).alpn
         assert (len(alpn) == 3) is kept
         assert all(len(value) <= 255 for value in alpn)
 
@@ -288,8 +315,7 @@ class TestCommands:
 
     def test_on_a_socket(self) -> None:
         assert MySQL().port_of_socket("mysql.sock") == 3306
-        assert MySQL().port_of_socket("other") is None
-        assert MySQL().socket_name(3306) == "mysql.sock"
-        facts = self._facts(mode=Mode.TUNNEL, host="/run/a dir")
+        assert MySQL().port_of_socket("other") == 3306
+        facts = self._facts(mode=Mode.TUNNEL, host="/run/a dir", socket=Path("/run/a dir/other"))
         command = MySQL().connect_command(facts)
-        assert command.startswith("mysql '--socket=/run/a dir/mysql.sock' --user=alice")
+        assert command.startswith("mysql '--socket=/run/a dir/other' --user=alice")

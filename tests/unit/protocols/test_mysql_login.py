@@ -11,7 +11,7 @@ from mysql_packets import error, ok, packet, response_payload
 
 from dbproxy.errors import ClientError, Code, IdentityError, UpstreamError
 from dbproxy.protocols.mysql_login import MySQLLogin
-from dbproxy.protocols.mysql_packets import Packet
+from dbproxy.protocols.wire.mysql_packets import Packet
 
 CLIENT, SERVER = "client", "server"
 Exchange = Sequence[tuple[str, int, bytes]]

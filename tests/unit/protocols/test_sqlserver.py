@@ -5,6 +5,7 @@ from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
+import beginnings
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,7 +26,7 @@ from tds_messages import (
 from dbproxy.errors import ClientError, Code, IdentityError, UpstreamError
 from dbproxy.protocols import Carry, ConnectionFacts, PrologueEvent, Reply, StartTLS
 from dbproxy.protocols.sqlserver import SQLServer, SQLServerPrelogin, SQLServerPrologue
-from dbproxy.protocols.tds_packets import (
+from dbproxy.protocols.wire.tds_packets import (
     Encryption,
     MessageReader,
     encryption_of,
@@ -51,6 +52,11 @@ def feed(prologue: SQLServerPrologue, *pieces: bytes) -> list[PrologueEvent]:
     for piece in pieces:
         events += prologue.receive(piece)
     return events
+
+
+def cut(sent: bytes, size: int) -> list[bytes]:
+    """Pieces of this size."""
+    return [sent[start : start + size] for start in range(0, len(sent), size)]
 
 
 def told(event: PrologueEvent) -> Encryption:
@@ -187,12 +193,54 @@ class TestRefusals:
         assert not prologue.started
         assert prologue.refusal(EXPIRED) == b""
 
+    def test_nothing_until_its_time_is_over_is_what_mysql_clients_say(self) -> None:
+        stalled = ClientError(Code.CLIENT_STALLED, "too late")
+        refusal = SQLServerPrologue(Mode.TUNNEL).refusal(stalled)
+        assert refusal[3:7] == b"\0\xff\x13\x04"
+        assert b"this port carries SQL Server" in refusal
+        assert SQLServerPrologue(Mode.TERMINATE, inside_tls=True).refusal(stalled) == b""
+
+    @pytest.mark.parametrize(
+        ("sent", "answer"),
+        [
+            (beginnings.HTTP, b"HTTP/1.1 400 "),
+            (beginnings.REDIS, b"-ERR dbproxy: "),
+            (beginnings.POSTGRES, b"E\0"),
+            (beginnings.CASSANDRA, b"\x84\0"),
+        ],
+    )
+    @pytest.mark.parametrize("size", [1, 3, 1000])
+    def test_another_protocol_is_answered_in_its_own_words(
+        self, sent: bytes, answer: bytes, size: int
+    ) -> None:
+        prologue = SQLServerPrologue(Mode.TUNNEL)
+        with pytest.raises(ClientError, match="this port carries SQL Server") as caught:
+            feed(prologue, *cut(sent, size))
+        assert prologue.refusal(caught.value).startswith(answer)
+
+    @pytest.mark.parametrize("size", [1, 8, 1000])
+    def test_another_protocol_may_begin_with_the_same_byte(self, size: int) -> None:
+        sent = b"\x12\x01" + beginnings.MONGODB[2:]  # 274 bytes are announced
+        prologue = SQLServerPrologue(Mode.TUNNEL)
+        with pytest.raises(ClientError, match="a MongoDB message") as caught:
+            feed(prologue, *cut(sent, size))
+        assert b"errmsg" in prologue.refusal(caught.value)
+
+    def test_who_goes_on_in_another_protocol_is_answered_on(self) -> None:
+        prologue = SQLServerPrologue(Mode.TUNNEL)
+        assert prologue.further(EXPIRED) is None
+        with pytest.raises(ClientError) as caught:
+            prologue.receive(beginnings.REDIS_SETINFO)
+        answering = prologue.further(caught.value)
+        assert answering is not None
+        assert answering(b"*1\r\n$4\r\nPING\r\n").startswith(b"-ERR dbproxy: ")
+
     def test_the_text_has_code_cause_and_next_step(self) -> None:
         prologue = SQLServerPrologue(Mode.TUNNEL)
         feed(prologue, prelogin(OFF), login())
         text = refusal_text(prologue)
         assert text is not None
-        assert text.startswith("dbproxy: it has expired [certificate-expired] ")
+        assert text.startswith("dbproxy: it has expired [certificate-expired]. ")
         assert text.endswith(".")
 
     def test_it_is_in_the_clients_version(self) -> None:
@@ -209,7 +257,7 @@ class TestRefusals:
             (b"GET / HTTP/1.1\r\n", "an HTTP request"),
             (b"SSH-2.0-OpenSSH_9.6\r\n", "an SSH greeting"),
             (b"\x10\x01\x00\x04\0\0\0\0", "another protocol"),
-            (b"\x16\x99", "another protocol"),
+            (b"\x16\x99\x01\x01", "another protocol"),
             (b"\x12\x01\x00\x09\0\0\0\0\0", "PRELOGIN"),
             (prelogin(NOT_SUPPORTED) + prelogin(OFF), "another protocol"),
         ],
@@ -309,7 +357,7 @@ def test_what_teleport_has_for_it() -> None:
     protocol = SQLServer()
     assert list(protocol.alpn) == ["teleport-sqlserver-ping", "teleport-sqlserver"]
     assert not protocol.passthrough
-    assert protocol.port_of_socket("sqlserver.sock") is None
+    assert protocol.port_of_socket("any.sock") == 1433
     assert protocol.greeting_reader() is None
     assert len(login_payload()) < 300
     assert Path(protocol.socket_name(1433)).suffix == ".sock"

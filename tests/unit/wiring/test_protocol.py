@@ -3,7 +3,7 @@
 import pytest
 
 from dbproxy.errors import UsageError
-from dbproxy.protocols import MySQL, protocol_named
+from dbproxy.protocols import MySQL, choose_protocol, protocol_named
 from dbproxy.settings import Settings
 from dbproxy.wiring import configured_protocol
 
@@ -12,8 +12,16 @@ POSTGRES = protocol_named("postgres")
 
 def test_mysql_clients_are_told_the_version_that_was_given() -> None:
     protocol = configured_protocol(MySQL(), Settings(mysql_version="8.0.36"))
-    assert protocol.alpn == MySQL("8.0.36").alpn
+    assert protocol.alpn == MySQL().telling("8.0.36").alpn
     assert len(configured_protocol(MySQL(), Settings()).alpn) == 2
+
+
+def test_a_value_that_the_operator_gave_is_offered_beside_the_version() -> None:
+    settings = Settings(alpn="teleport-mysql-db", mysql_version="8.0.36")
+    protocol = configured_protocol(choose_protocol(settings, "mysql"), settings)
+    given, version = ("teleport-mysql-db-ping", "teleport-mysql-db"), MySQL().telling("8.0.36").alpn
+    assert list(protocol.alpn) == [*given, version[-1]]
+    assert len(MySQL().alpn) == 2
 
 
 def test_a_version_is_of_no_use_for_another_protocol() -> None:

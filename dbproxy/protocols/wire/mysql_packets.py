@@ -13,7 +13,7 @@ them, and each side drops a connection whose numbers are out of order.
 | AuthMoreData        | server  | `0x01`, …                                                   |
 | OK, ERR             | server  | `0x00`, … and `0xff`, …: the login is over                  |
 
-Tested in `tests/unit/protocols/test_mysql_packets.py`.
+Tested in `tests/unit/protocols/wire/test_mysql_packets.py`.
 """
 
 from dataclasses import dataclass

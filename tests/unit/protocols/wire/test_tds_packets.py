@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tds_messages import TDS_7_1, TDS_7_4, login_payload, packet, prelogin_payload
 
-from dbproxy.protocols.tds_packets import (
+from dbproxy.protocols.wire.tds_packets import (
     LARGEST_MESSAGE,
     Encryption,
     MalformedTDSError,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mysql_packets import LENENC, SSL, greeting_payload, packet, response_payload, tls_request
 
-from dbproxy.protocols.mysql_packets import (
+from dbproxy.protocols.wire.mysql_packets import (
     LARGEST_LOGIN_PACKET,
     MalformedPacketError,
     Packet,

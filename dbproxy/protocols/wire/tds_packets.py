@@ -10,7 +10,7 @@ packet), length with the header, big-endian, and four bytes that do not matter h
 | LOGIN7         | `0x10` | fixed fields, offsets and lengths of names, the names (2.2.6.4) |
 | tabular result | `0x04` | the answer to PRELOGIN, in the same form; or tokens (2.2.7)     |
 
-Tested in `tests/unit/protocols/test_tds_packets.py`.
+Tested in `tests/unit/protocols/wire/test_tds_packets.py`.
 """
 
 import struct
