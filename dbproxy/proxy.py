@@ -14,7 +14,6 @@ from dbproxy.errors import Code, IdentityError
 from dbproxy.events import DrainingStarted, EventStream, Stopped, Subscriber
 from dbproxy.identity import IdentityStore, load_tbot_config, watch
 from dbproxy.identity.waiting import load_within
-from dbproxy.protocols import check_mode, choose_protocol
 from dbproxy.settings import Settings
 from dbproxy.wiring import (
     Started,
@@ -97,9 +96,7 @@ class DatabaseProxy:
         dialer = make_dialer(settings, config, store, publish)
         await load_within(store, settings.wait_for_identity, publish=publish)
         self._store = store
-        route = store.current.route
-        protocol = configured_protocol(choose_protocol(settings, route.protocol), settings)
-        check_mode(protocol, settings.mode)
+        protocol = configured_protocol(settings, store.current.route.protocol)
         check_listen_address(address, protocol, settings.mode)
         certificate = server_certificate(settings)
         listener = await open_listener_for(settings, address)

@@ -10,7 +10,7 @@ from typing import Final
 from dbproxy.errors import PROBLEMS, Code, Fault
 from dbproxy.explain.lookup import page_of
 from dbproxy.explain.page import Look, Page
-from dbproxy.protocols.postgres import sqlstate_of
+from dbproxy.protocols.wire.postgres import sqlstate_of
 
 __all__ = ["Section", "put_right_by", "sections"]
 

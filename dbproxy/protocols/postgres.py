@@ -57,11 +57,11 @@ from dbproxy.protocols.misuse import (
 from dbproxy.protocols.recognise import Undecided, recognise
 from dbproxy.protocols.wire import Answering, Wire
 from dbproxy.protocols.wire.mysql import told_to_the_silent
-from dbproxy.protocols.wire.postgres import PostgresWire, error_response, sqlstate_of
+from dbproxy.protocols.wire.postgres import PostgresWire
 from dbproxy.protocols.wire.tls import TLS
 from dbproxy.settings import Mode
 
-__all__ = ["Postgres", "PostgresPrologue", "error_response", "sqlstate_of"]
+__all__ = ["Postgres", "PostgresPrologue"]
 
 _TLS: Final = TLS()
 _SSL_REQUEST: Final = 1234 << 16 | 5679

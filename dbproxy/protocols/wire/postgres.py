@@ -8,7 +8,7 @@ from typing import Final
 from dbproxy.errors import Code, DBProxyError
 from dbproxy.protocols.wire.base import Wire
 
-__all__ = ["PostgresWire", "error_response", "refusal", "sqlstate_of"]
+__all__ = ["PostgresWire", "error_response", "sqlstate_of"]
 
 _SIZES: Final = range(8, 10_000 + 1)
 """Of a client's first packet; MAX_STARTUP_PACKET_LENGTH (`src/include/libpq/pqcomm.h`)."""
@@ -63,12 +63,6 @@ def error_response(sqlstate: str, message: str, hint: str) -> bytes:
     return b"E" + (len(body) + 4).to_bytes(4, "big") + body
 
 
-def refusal(error: DBProxyError) -> bytes:
-    """The ErrorResponse that tells `error`."""
-    message = f"dbproxy: {error.message} [{error.code}]"
-    return error_response(sqlstate_of(error.code), message, error.problem.client_hint)
-
-
 class PostgresWire(Wire):
     """PostgreSQL: the first packet of a client has no type, but length and code."""
 
@@ -85,4 +79,5 @@ class PostgresWire(Wire):
 
     def refusal(self, received: bytes, error: DBProxyError) -> bytes:
         del received
-        return refusal(error)
+        message = f"dbproxy: {error.message} [{error.code}]"
+        return error_response(sqlstate_of(error.code), message, error.problem.client_hint)

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dbproxy.errors import PROBLEMS, ClientError, Code, DBProxyError, UpstreamError
-from dbproxy.protocols.postgres import PostgresPrologue, error_response
+from dbproxy.protocols.postgres import PostgresPrologue
+from dbproxy.protocols.wire.postgres import error_response
 from dbproxy.settings import Mode
 
 SSL_REQUEST = struct.pack("!II", 8, 80877103)
