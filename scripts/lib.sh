@@ -68,27 +68,24 @@ provide_psql() {
     export PATH="$PWD/.venv/psql:$PATH"
 }
 
-# provide_redis: redis-server and redis-cli are on the PATH; root gets them installed. The tests run
-# servers of their own, so sysvinit is kept from starting the package's service (RUNLEVEL).
-provide_redis() {
-    ! { command -v redis-server && command -v redis-cli; } >/dev/null || return 0
+# install_packages PACKAGE…: root on Debian and Ubuntu gets them; others are told to. The tests run servers
+# of their own, so sysvinit is kept from starting a package's service (RUNLEVEL).
+install_packages() {
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null ||
-        fail "redis-server is missing; install it (on Debian and Ubuntu: apt install redis-server)"
-    say "Installing redis-server"
-    quietly apt-get update
+        fail "something is missing; install it (on Debian and Ubuntu: apt install $*)"
+    say "Installing $*"
+    quietly apt-get update --quiet
     quietly env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
-        apt-get install --yes --no-install-recommends redis-server
+        apt-get install --yes --no-install-recommends "$@"
 }
 
-# provide_mariadb: MariaDB's server and client are installed. Where they are missing, root on Debian and
-# Ubuntu gets them, from packages that start no service.
+# provide_redis: redis-server and redis-cli are on the PATH.
+provide_redis() {
+    type redis-server redis-cli &>/dev/null || install_packages redis-server
+}
+
+# provide_mariadb: MariaDB's server and client are installed, from packages that start no service.
 provide_mariadb() {
-    local packages=(mariadb-server-core mariadb-client-core)
-    if ! (PATH="$PATH:/usr/sbin" && type mariadbd mariadb-install-db mariadb) &>/dev/null; then
-        [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null ||
-            fail "MariaDB is missing; install it (on Debian and Ubuntu: apt install ${packages[*]})"
-        say "Installing ${packages[*]}"
-        quietly apt-get update --quiet
-        DEBIAN_FRONTEND=noninteractive quietly apt-get install --yes --no-install-recommends "${packages[@]}"
-    fi
+    (PATH="$PATH:/usr/sbin" && type mariadbd mariadb-install-db mariadb) &>/dev/null ||
+        install_packages mariadb-server-core mariadb-client-core
 }

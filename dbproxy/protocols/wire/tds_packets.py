@@ -20,7 +20,10 @@ from enum import IntEnum
 from typing import Final
 
 __all__ = [
+    "END_OF_MESSAGE",
+    "HEADER_SIZE",
     "LOGIN7",
+    "PACKET_SIZE",
     "PRELOGIN",
     "TABULAR_RESULT",
     "Encryption",
@@ -41,10 +44,11 @@ LOGIN7: Final = 0x10
 TABULAR_RESULT: Final = 0x04
 
 _HEADER: Final = struct.Struct(">BBHHBB")
-_END_OF_MESSAGE: Final = 0x01
+HEADER_SIZE: Final = _HEADER.size
+END_OF_MESSAGE: Final = 0x01
 LARGEST_MESSAGE: Final = 128 * 1024
 """Bytes of a LOGIN7 at most ([MS-TDS] 2.2.6.4); what is larger is meant to fill our memory."""
-_PACKET_SIZE: Final = 4096
+PACKET_SIZE: Final = 4096
 """Of packets before the login has agreed on another size ([MS-TDS] 2.2.3.1.3)."""
 
 _OPTION: Final = struct.Struct(">BHH")
@@ -121,18 +125,18 @@ class MessageReader:
         Raises:
             MalformedTDSError: Its packets contradict each other, or it is too large.
         """
-        while len(self._buffer) >= self._position + _HEADER.size:
+        while len(self._buffer) >= self._position + HEADER_SIZE:
             kind, status, length, *_ = _HEADER.unpack_from(self._buffer, self._position)
             end = self._position + length
-            if length < _HEADER.size or kind != self._buffer[0]:
+            if length < HEADER_SIZE or kind != self._buffer[0]:
                 raise MalformedTDSError(f"a packet of type {kind} and {length} bytes")
             if end > LARGEST_MESSAGE:
                 raise MalformedTDSError(f"a message of more than {LARGEST_MESSAGE} bytes")
             if len(self._buffer) < end:
                 return None
-            self._payload += self._buffer[self._position + _HEADER.size : end]
+            self._payload += self._buffer[self._position + HEADER_SIZE : end]
             self._position = end
-            if status & _END_OF_MESSAGE:
+            if status & END_OF_MESSAGE:
                 return self._take(kind)
         return None
 
@@ -159,12 +163,12 @@ class MessageReader:
 
 def encode_message(kind: int, payload: bytes) -> bytes:
     """A message, in as many packets as it needs."""
-    room = _PACKET_SIZE - _HEADER.size
+    room = PACKET_SIZE - HEADER_SIZE
     packets = b""
     for number, start in enumerate(range(0, max(len(payload), 1), room), start=1):
         piece = payload[start : start + room]
-        status = _END_OF_MESSAGE if start + room >= len(payload) else 0
-        packets += _HEADER.pack(kind, status, _HEADER.size + len(piece), 0, number % 256, 0) + piece
+        status = END_OF_MESSAGE if start + room >= len(payload) else 0
+        packets += _HEADER.pack(kind, status, HEADER_SIZE + len(piece), 0, number % 256, 0) + piece
     return packets
 
 
