@@ -24,7 +24,7 @@ from dbproxy.errors import Code, UpstreamError
 from dbproxy.identity import Identity
 from dbproxy.layers import PingLayer
 from dbproxy.protocols import DatabaseProtocol
-from dbproxy.relay import LayeredStream, PingWatch
+from dbproxy.relay import LayeredStream, PingWatch, closed_on_failure
 from dbproxy.upstream.address import ProxyAddress
 from dbproxy.upstream.discovery import RouteFinder
 from dbproxy.upstream.explain import alpn_not_negotiated
@@ -168,11 +168,8 @@ class UpstreamDialer:
                 await self._secure.dial(address, protocol.alpn, identity, authenticate=authenticate)
             ]
         stream = layers[-1].stream
-        try:
+        async with closed_on_failure(stream):
             await self._add_framing(stream, layers[-1].alpn, address, protocol)
-        except BaseException:
-            await trio.aclose_forcefully(stream)
-            raise
         return stream, layers, upgraded
 
     async def _add_framing(
@@ -206,7 +203,7 @@ class UpstreamDialer:
     ) -> list[SecureConnection]:
         """The outer layer shows no certificate and offers no ALPN; the inner one does."""
         outer = await self._secure.dial(address, (), identity)
-        try:
+        async with closed_on_failure(outer.stream):
             await self._upgrade(outer.stream, address)
             connection, judgement = self._secure.trust.inner_connection(
                 address.host, alpn, identity, authenticate=authenticate
@@ -214,9 +211,6 @@ class UpstreamDialer:
             inner = await self._secure.shake_hands(
                 outer.stream, address, connection, judgement, alpn
             )
-        except BaseException:
-            await trio.aclose_forcefully(outer.stream)
-            raise
         return [outer, inner]
 
     async def _upgrade(self, stream: LayeredStream, address: ProxyAddress) -> None:
@@ -246,15 +240,12 @@ class UpstreamDialer:
         stream = await self._secure.connect(address)
         if not authenticate or greeting is None:
             return stream, [], False
-        try:
+        async with closed_on_failure(stream):
             await ask_for_tls(stream, address, greeting, limit=self._secure.handshake_timeout)
             connection, judgement = self._secure.trust.connection(
                 address.host, (), identity, authenticate=True
             )
             secured = await self._secure.shake_hands(stream, address, connection, judgement, ())
-        except BaseException:
-            await trio.aclose_forcefully(stream)
-            raise
         return stream, [secured], False
 
 

@@ -13,7 +13,7 @@ import trio
 from dbproxy.errors import Code, UpstreamError
 from dbproxy.identity import Identity
 from dbproxy.layers import LayerError, TLSLayer, TruncatedError
-from dbproxy.relay import LayeredStream
+from dbproxy.relay import LayeredStream, closed_on_failure
 from dbproxy.upstream.address import ProxyAddress
 from dbproxy.upstream.ask import ask_what_it_is
 from dbproxy.upstream.explain import explain_handshake_failure, not_teleport
@@ -103,14 +103,11 @@ class SecureDialer:
             UpstreamError: What went wrong, by its code.
         """
         stream = await self.connect(address)
-        try:
+        async with closed_on_failure(stream):
             connection, judgement = self.trust.connection(
                 address.host, alpn, identity, authenticate=authenticate
             )
             return await self.shake_hands(stream, address, connection, judgement, alpn)
-        except BaseException:
-            await trio.aclose_forcefully(stream)
-            raise
 
     async def shake_hands(
         self,

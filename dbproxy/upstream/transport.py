@@ -14,7 +14,7 @@ import trio
 
 from dbproxy.errors import Code, Prospect, UpstreamError
 from dbproxy.layers import LayerError, TLSLayer, TruncatedError
-from dbproxy.relay import LayeredStream, keep_alive
+from dbproxy.relay import LayeredStream, closed_on_failure, keep_alive
 from dbproxy.upstream.address import ProxyAddress
 from dbproxy.upstream.explain import explain_connect_failure
 from dbproxy.upstream.http1 import BrokenOffError, HTTPError, HTTPRequest, HTTPResponse, exchange
@@ -78,7 +78,7 @@ class Transport:
 
     async def _connect_through(self, proxy: OutboundProxy, address: ProxyAddress) -> LayeredStream:
         stream = await _connect_to_proxy(proxy)
-        try:
+        async with closed_on_failure(stream):
             if proxy.scheme == "https":
                 await self._start_tls(stream, proxy)
             with _explained(proxy):
@@ -86,9 +86,6 @@ class Transport:
                     await _ask_socks5(stream, proxy, address)
                 else:
                     await _ask_http(stream, proxy, address)
-        except BaseException:
-            await trio.aclose_forcefully(stream)
-            raise
         return stream
 
     async def _start_tls(self, stream: LayeredStream, proxy: OutboundProxy) -> None:
