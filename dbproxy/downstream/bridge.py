@@ -32,7 +32,6 @@ from dbproxy.downstream.progress import Progress
 from dbproxy.errors import Code, DBProxyError, UpstreamError
 from dbproxy.events import ClosedBy, Event, UpstreamConnected, UpstreamRetried
 from dbproxy.identity import Identity, IdentityStore
-from dbproxy.layers import LayerError
 from dbproxy.protocols import Carry, DatabaseProtocol, UpstreamGreeting
 from dbproxy.relay import FirstFlight, Liveness, RelayEnd, RelayEngine
 from dbproxy.upstream import (
@@ -41,7 +40,7 @@ from dbproxy.upstream import (
     UpstreamConnection,
     UpstreamDialer,
     explain_early_end,
-    too_slow,
+    greet,
 )
 
 __all__ = ["Bridge"]
@@ -172,20 +171,9 @@ class Bridge:
 
     async def _greet(self, upstream: UpstreamConnection, greeting: UpstreamGreeting) -> None:
         """Say what the upstream waits for and the client does not know about."""
-        answer, missing = b"", len(greeting.answer)
-        limit = self.handshake_timeout
-        try:
-            with trio.fail_after(limit):
-                await upstream.stream.send_all(greeting.request)
-                while missing and (received := await upstream.stream.receive_some(missing)):
-                    answer += received
-                    missing -= len(received)
-        except trio.TooSlowError as error:
-            raise too_slow("request for TLS", upstream.address, limit) from error
-        except (trio.BrokenResourceError, LayerError) as error:
-            raise explain_early_end(upstream.address, error) from error
-        if missing:
-            raise explain_early_end(upstream.address, None)
+        answer = await greet(
+            upstream.stream, upstream.address, greeting, limit=self.handshake_timeout
+        )
         if answer != greeting.answer:
             raise UpstreamError(
                 Code.UPSTREAM_PROTOCOL_ERROR,
