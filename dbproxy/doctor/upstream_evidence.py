@@ -24,7 +24,7 @@ import trio
 from cryptography import x509
 
 from dbproxy.doctor.inner_handshake import check_not_rejected, shake_hands_inside
-from dbproxy.doctor.trust_source import insecure_by, trust_source
+from dbproxy.doctor.trust_source import trust_source
 from dbproxy.errors import DBProxyError, IdentityError, UpstreamError
 from dbproxy.identity import Identity, TbotConfig
 from dbproxy.identity.assemble import is_issued_by_one_of
@@ -44,6 +44,7 @@ from dbproxy.upstream.outbound_proxy import OutboundProxy
 from dbproxy.upstream.upgrade_need import UpgradeNeed
 from dbproxy.upstream.webapi import ClusterFacts, FetchedAnswer
 from dbproxy.wiring import (
+    insecure_by,
     make_secure_dialer,
     make_trust,
     make_upstream_dialer,

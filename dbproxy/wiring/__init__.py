@@ -6,6 +6,7 @@ from dbproxy.wiring.listener import check_listen_address, open_listener_for
 from dbproxy.wiring.proxy_address import proxy_address
 from dbproxy.wiring.started import Started, announce, describe_start
 from dbproxy.wiring.upstream import (
+    insecure_by,
     make_dialer,
     make_route_finder,
     make_secure_dialer,
@@ -19,6 +20,7 @@ __all__ = [
     "check_listen_address",
     "describe_start",
     "find_identity",
+    "insecure_by",
     "make_dialer",
     "make_handler",
     "make_route_finder",
