@@ -24,7 +24,8 @@ __all__ = ["BrokenOffError", "HTTPError", "HTTPRequest", "HTTPResponse", "exchan
 Headers = Sequence[tuple[str, str]]
 
 _START: Final = b"HTTP/"
-_MAX_BODY: Final = 1 << 20
+_MAX_BODY: Final = 64 * 1024
+"""Bytes; enough for the page that comes with a refusal, none of which is shown."""
 _MAX_REASON: Final = 100
 """Characters of a reason: it is quoted in messages."""
 _MAX_INTERIM_ANSWERS: Final = 10

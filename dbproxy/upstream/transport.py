@@ -30,8 +30,6 @@ _TARGET_UNREACHABLE: Final = {502, 503, 504}
 _BASIC: Final = re.compile(r"\bbasic\b", re.IGNORECASE)
 _MAX_QUOTED: Final = 100
 """Characters of a header that are quoted in a message."""
-_MAX_REFUSAL: Final = 64 * 1024
-"""Bytes of the page that comes with a refusal; none of them is shown."""
 
 
 ProxyTLS: TypeAlias = Callable[[str], tuple[TLSLayer, ServerJudgement]]
@@ -132,7 +130,7 @@ async def _ask_http(stream: LayeredStream, proxy: OutboundProxy, address: ProxyA
         credentials = b64encode(f"{proxy.user}:{proxy.password}".encode()).decode()
         headers.append(("Proxy-Authorization", f"Basic {credentials}"))
     request = HTTPRequest("CONNECT", target, target, headers)
-    response = await exchange(stream, request, max_body=_MAX_REFUSAL)
+    response = await exchange(stream, request)
     if not 200 <= response.status < 300:
         raise _http_refusal(response, proxy, address)
     stream.unread(response.trailing)
