@@ -77,9 +77,7 @@ class SecureDialer:
                 return await self.transport.connect(address)
         except trio.TooSlowError as error:
             proxy = self.transport.outbound_proxy(address)
-            through = (
-                f" through the outbound proxy {proxy} (from {proxy.variable})" if proxy else ""
-            )
+            through = f" through the outbound proxy {proxy.in_words}" if proxy else ""
             raise too_slow(f"connection{through}", address, self._connect_timeout) from error
 
     async def dial(

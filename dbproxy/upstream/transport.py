@@ -8,6 +8,7 @@ import re
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Final, TypeAlias
 
 import trio
@@ -71,11 +72,19 @@ class Transport:
         """
         proxy = self.outbound_proxy(address)
         if proxy is None:
-            return await _connect_directly(address)
+            return await _open(
+                address.host, address.port, partial(explain_connect_failure, address)
+            )
         return await self._connect_through(proxy, address)
 
     async def _connect_through(self, proxy: OutboundProxy, address: ProxyAddress) -> LayeredStream:
-        stream = await _connect_to_proxy(proxy)
+        explain = partial(
+            explain_connect_failure,
+            proxy.in_words,
+            peer="outbound proxy",
+            code=Code.OUTBOUND_PROXY_UNREACHABLE,
+        )
+        stream = await _open(proxy.host, proxy.port, explain)
         async with closed_on_failure(stream):
             if proxy.scheme == "https":
                 await self._start_tls(stream, proxy)
@@ -100,25 +109,11 @@ class Transport:
             ) from error
 
 
-async def _connect_directly(address: ProxyAddress) -> LayeredStream:
+async def _open(host: str, port: int, explain: Callable[[OSError], UpstreamError]) -> LayeredStream:
     try:
-        socket = await trio.open_tcp_stream(address.host, address.port)
+        socket = await trio.open_tcp_stream(host, port)
     except OSError as error:
-        raise explain_connect_failure(address, error) from error
-    keep_alive(socket)
-    return LayeredStream(socket)
-
-
-async def _connect_to_proxy(proxy: OutboundProxy) -> LayeredStream:
-    try:
-        socket = await trio.open_tcp_stream(proxy.host, proxy.port)
-    except OSError as error:
-        raise explain_connect_failure(
-            f"{proxy} (from {proxy.variable})",
-            error,
-            peer="outbound proxy",
-            code=Code.OUTBOUND_PROXY_UNREACHABLE,
-        ) from error
+        raise explain(error) from error
     keep_alive(socket)
     return LayeredStream(socket)
 
@@ -163,8 +158,7 @@ def _explained(proxy: OutboundProxy) -> Iterator[None]:
         raise UpstreamError(
             Code.OUTBOUND_PROXY_REFUSED,
             f"{_named(proxy)} cannot be used: {error}",
-            next_step=f"Check that {proxy.variable} has the right scheme and port:"
-            f" {proxy.scheme}:// is for proxies that speak HTTP.",
+            next_step=_check_scheme(proxy),
         ) from error
     except trio.BrokenResourceError as error:
         raise UpstreamError(
@@ -181,7 +175,14 @@ def _explained(proxy: OutboundProxy) -> Iterator[None]:
 
 
 def _named(proxy: OutboundProxy) -> str:
-    return f"the outbound proxy {proxy} (from {proxy.variable})"
+    return f"the outbound proxy {proxy.in_words}"
+
+
+def _check_scheme(proxy: OutboundProxy) -> str:
+    return (
+        f"Check that {proxy.variable} has the right scheme and port: {proxy.scheme}:// is for"
+        f" proxies that speak {'SOCKS5' if proxy.speaks_socks else 'HTTP'}."
+    )
 
 
 def _http_refusal(
@@ -206,27 +207,22 @@ def _authentication_failed(
             next_step="Let the outbound proxy admit this host without authentication, or run a"
             " local proxy that authenticates to it.",
         )
+    why = "requires credentials" if proxy.user is None else "rejected the credentials"
+    return _credentials_needed(proxy, f"{message}: it {why}")
+
+
+def _credentials_needed(proxy: OutboundProxy, message: str) -> UpstreamError:
+    """There are none in the variable, or those were rejected."""
+    next_step = (
+        f"Check user name and password in {proxy.variable}; special characters must be"
+        " percent-encoded."
+    )
     if proxy.user is None:
-        return _credentials_wanted(proxy, f"{message}: it requires credentials")
-    return _credentials_rejected(proxy, f"{message}: it rejected the credentials")
-
-
-def _credentials_wanted(proxy: OutboundProxy, message: str) -> UpstreamError:
-    return UpstreamError(
-        Code.OUTBOUND_PROXY_REFUSED,
-        message,
-        next_step=f"Put user name and password into {proxy.variable}, as"
-        f" {proxy.scheme}://USER:PASSWORD@HOST:PORT with special characters percent-encoded.",
-    )
-
-
-def _credentials_rejected(proxy: OutboundProxy, message: str) -> UpstreamError:
-    return UpstreamError(
-        Code.OUTBOUND_PROXY_REFUSED,
-        message,
-        next_step=f"Check user name and password in {proxy.variable}; special characters must be"
-        " percent-encoded.",
-    )
+        next_step = (
+            f"Put user name and password into {proxy.variable}, as"
+            f" {proxy.scheme}://USER:PASSWORD@HOST:PORT with special characters percent-encoded."
+        )
+    return UpstreamError(Code.OUTBOUND_PROXY_REFUSED, message, next_step=next_step)
 
 
 def _socks_refusal(
@@ -239,15 +235,12 @@ def _socks_refusal(
         case SOCKS5Failure.BROKEN_OFF:
             return UpstreamError(Code.OUTBOUND_PROXY_REFUSED, message, prospect=Prospect.ONCE)
         case SOCKS5Failure.CREDENTIALS_WANTED if proxy.user is None:
-            return _credentials_wanted(proxy, message)
+            return _credentials_needed(proxy, message)
         case SOCKS5Failure.CREDENTIALS_REJECTED:
-            return _credentials_rejected(proxy, message)
+            return _credentials_needed(proxy, message)
         case SOCKS5Failure.NOT_SOCKS:
             return UpstreamError(
-                Code.OUTBOUND_PROXY_REFUSED,
-                message,
-                next_step=f"Check that {proxy.variable} has the right scheme and port:"
-                f" {proxy.scheme}:// is for proxies that speak SOCKS5.",
+                Code.OUTBOUND_PROXY_REFUSED, message, next_step=_check_scheme(proxy)
             )
     return UpstreamError(Code.OUTBOUND_PROXY_REFUSED, message)
 
