@@ -6,13 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from dbproxy.doctor.acl import ACL_ATTRIBUTE
-
 
 def set_acl(path: Path, data: bytes) -> None:
     """Give the file this list; where the file system has none, the test is skipped, and says so."""
     try:
-        os.setxattr(path, ACL_ATTRIBUTE, data)
+        os.setxattr(path, "system.posix_acl_access", data)
     except OSError as error:
         if error.errno == errno.EOPNOTSUPP:
             pytest.skip("this file system has no access control lists")
