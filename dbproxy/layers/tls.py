@@ -31,6 +31,8 @@ HEARD_SIZE: Final = 64
 
 _WIRE_READ_SIZE: Final = 64 * 1024
 
+_NO_APPLICATION_PROTOCOL: Final = "no application protocol"
+
 _ErrorQueue = list[tuple[str, str, str]]
 
 
@@ -49,6 +51,11 @@ class TLSError(LayerError):
         self.reason = reason
         self.alert = alert
         self.during_handshake = during_handshake
+
+    @property
+    def refuses_alpn(self) -> bool:
+        """Whether the peer says that it knows none of the ALPN protocols (RFC 7301 §3.2)."""
+        return self.alert == _NO_APPLICATION_PROTOCOL
 
 
 class TLSLayer(Layer):

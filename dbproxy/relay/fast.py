@@ -53,6 +53,10 @@ class _Direction:
         self.ended = False
         self.steady = not ready
 
+    def can_go_on(self) -> bool:
+        """Whether there may be more to read, and the other end has taken everything so far."""
+        return self.source.readable and self.steady and not self.sink.unsent
+
     def close(self) -> None:
         """Read nothing more."""
         self.closing, self.steady = True, False
@@ -184,8 +188,7 @@ class FastRelay:
         try:
             if up.steady and not sink.unsent:
                 self._carry_up(up.source)
-                # There may be more to read, and the other end has taken everything so far.
-                up.waiting = up.source.readable and up.steady and not sink.unsent
+                up.waiting = up.can_go_on()
             else:
                 up.waiting = not up.ended and self._tidy_up()
         except Exception as bug:  # noqa: BLE001 - raised in `run`; the reactor serves others, too
@@ -274,7 +277,7 @@ class FastRelay:
         try:
             if down.steady and not sink.unsent:
                 self._carry_down(down.source)
-                down.waiting = down.source.readable and down.steady and not sink.unsent
+                down.waiting = down.can_go_on()
             else:
                 down.waiting = not down.ended and self._tidy_down()
         except Exception as bug:  # noqa: BLE001 - raised in `run`; the reactor serves others, too

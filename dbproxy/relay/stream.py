@@ -12,8 +12,8 @@ Tested in `tests/unit/relay/test_stream.py`, among others with trio's own stream
 """
 
 import operator
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from math import inf
 from typing import Final
 
@@ -23,7 +23,7 @@ from dbproxy.layers import Layer, LayerError, LayerStack, TruncatedError
 from dbproxy.layers.base import ByteData
 from dbproxy.relay.silence import SilenceError
 
-__all__ = ["LayeredStream"]
+__all__ = ["LayeredStream", "closed_on_failure"]
 
 READ_SIZE: Final = 256 * 1024
 """Bytes asked of the transport at once: many TLS records per system call."""
@@ -232,3 +232,13 @@ class LayeredStream(trio.abc.HalfCloseableStream):
         """Close at once, without a word to the peer beyond what has been sent."""
         self._closed = True
         await self.transport.aclose()
+
+
+@asynccontextmanager
+async def closed_on_failure(stream: trio.abc.AsyncResource) -> AsyncIterator[None]:
+    """Close `stream` at once if the block fails or is cancelled; otherwise it stays open."""
+    try:
+        yield
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
