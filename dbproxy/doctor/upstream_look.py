@@ -202,7 +202,7 @@ class _Look:
         except UpstreamError as error:
             self.seen.web_problem = error
             return
-        await trio.aclose_forcefully(secured.stream)
+        await secured.stream.abandon()
         certificate = secured.tls.get_peer_certificate(as_cryptography=True)
         assert certificate is not None  # noqa: S101 - a server always shows one
         unverified = insecure_by(self.settings, self.config)
@@ -240,7 +240,7 @@ class _Look:
                 seconds=upstream.duration,
             )
         finally:
-            await trio.aclose_forcefully(upstream.stream)
+            await upstream.stream.abandon()
 
     async def _at_inner_server(
         self,
@@ -269,7 +269,7 @@ class _Look:
                 if is_issued_by_one_of(server.certificate, cas)
             )
         finally:
-            await trio.aclose_forcefully(upstream.stream)
+            await upstream.stream.abandon()
 
 
 _Clocks: TypeAlias = tuple[datetime, datetime]

@@ -166,7 +166,7 @@ class Bridge:
         try:
             yield upstream
         finally:
-            await trio.aclose_forcefully(upstream.connection.stream)
+            await upstream.connection.stream.abandon()
 
     async def carry_on(
         self, client: Client, upstream: GreetedUpstream, carry: Carry, progress: Progress
@@ -238,7 +238,7 @@ class Bridge:
             self._note_connected(upstream, progress)
             return await self._relay(client, upstream, carry, flight, progress)
         finally:
-            await trio.aclose_forcefully(upstream.stream)
+            await upstream.stream.abandon()
 
     async def _dial(
         self, watched: Client | None, authenticate: bool, progress: Progress
@@ -440,7 +440,7 @@ async def _dial_for_who_stays(
             nursery.cancel_scope.cancel()
     except BaseException:
         if upstream is not None:
-            await trio.aclose_forcefully(upstream.stream)
+            await upstream.stream.abandon()
         raise
     if failure is not None:
         raise failure

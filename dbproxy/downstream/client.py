@@ -209,4 +209,4 @@ class Client:
 
     async def close(self) -> None:
         """Close the socket, at once."""
-        await trio.aclose_forcefully(self.stream)
+        await self.stream.abandon()

@@ -142,8 +142,11 @@ class FastRelay:
         silent = 0
         while not self._over:
             patience = self._patience
-            with trio.move_on_after(patience / LOOKS):
+            if patience == inf:
                 await self._wake.wait()
+            else:
+                with trio.move_on_after(patience / LOOKS):
+                    await self._wake.wait()
             if self._wake.is_set():
                 self._wake = trio.Event()
                 continue

@@ -192,7 +192,7 @@ class UpstreamDialer:
     async def _test_upgrade(self, address: ProxyAddress) -> UpgradeNeed:
         async def dial(alpn: Sequence[str]) -> str:
             secured = await self._secure.dial(address, alpn, self._current_identity())
-            await trio.aclose_forcefully(secured.stream)
+            await secured.stream.abandon()
             return secured.alpn
 
         return await needs_upgrade(dial)

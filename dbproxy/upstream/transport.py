@@ -9,6 +9,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from socket import AF_INET, AF_INET6, SOCK_STREAM, AddressFamily, inet_pton
 from typing import Final, TypeAlias
 
 import trio
@@ -111,11 +112,37 @@ class Transport:
 
 async def _open(host: str, port: int, explain: Callable[[OSError], UpstreamError]) -> LayeredStream:
     try:
-        socket = await trio.open_tcp_stream(host, port)
+        family = _family_of(host)
+        if family is None:
+            socket = await trio.open_tcp_stream(host, port)
+        else:
+            socket = await _connect(family, host, port)
     except OSError as error:
         raise explain(error) from error
     keep_alive(socket)
     return LayeredStream(socket)
+
+
+def _family_of(host: str) -> AddressFamily | None:
+    """The family of an IP address; None for a name, which may lead to several addresses."""
+    for family in (AF_INET, AF_INET6):
+        try:
+            inet_pton(family, host)
+        except (OSError, ValueError):
+            continue
+        return family
+    return None
+
+
+async def _connect(family: AddressFamily, host: str, port: int) -> trio.SocketStream:
+    """As `trio.open_tcp_stream`, without its race between addresses."""
+    socket = trio.socket.socket(family, SOCK_STREAM)
+    try:
+        await socket.connect((host, port))
+    except BaseException:
+        socket.close()
+        raise
+    return trio.SocketStream(socket)
 
 
 async def _ask_http(stream: LayeredStream, proxy: OutboundProxy, address: ProxyAddress) -> None:

@@ -470,23 +470,23 @@ class TestCancellation:
 
 class TestClosingOnFailure:
     async def test_the_stream_stays_open_where_nothing_fails(self) -> None:
-        stream = FakeStream()
-        async with closed_on_failure(stream):
+        transport = FakeStream()
+        async with closed_on_failure(LayeredStream(transport)):
             await trio.lowlevel.checkpoint()
-        assert not stream.closed
+        assert not transport.closed
 
     async def test_a_failure_closes_the_stream_and_goes_on(self) -> None:
-        stream = FakeStream()
+        transport = FakeStream()
         with pytest.raises(TruncatedError, match="in the middle"):
-            async with closed_on_failure(stream):
+            async with closed_on_failure(LayeredStream(transport)):
                 raise TruncatedError("in the middle")
-        assert stream.closed
+        assert transport.closed
 
     async def test_a_cancelled_block_closes_the_stream(self) -> None:
-        stream = FakeStream()
+        transport = FakeStream()
         with trio.CancelScope() as scope:
-            async with closed_on_failure(stream):
+            async with closed_on_failure(LayeredStream(transport)):
                 scope.cancel()
-                await stream.receive_some()
+                await transport.receive_some()
         assert scope.cancelled_caught
-        assert stream.closed
+        assert transport.closed

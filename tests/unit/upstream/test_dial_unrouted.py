@@ -65,6 +65,8 @@ def saying(answer: bytes) -> Handler:
     async def serve(stream: trio.SocketStream) -> None:
         await exactly(stream, len(SSL_REQUEST))
         await stream.send_all(answer)
+        if answer:
+            await stream.receive_some()  # unread bytes would make its end a reset
 
     return serve
 
