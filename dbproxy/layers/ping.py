@@ -32,6 +32,8 @@ class PingError(LayerError):
 class PingLayer(Layer):
     """Frames what is sent, and takes apart what is received."""
 
+    __slots__ = ("_header", "_outgoing", "_payload_left", "pings_received")
+
     def __init__(self) -> None:
         self._header = bytearray()
         self._payload_left = 0

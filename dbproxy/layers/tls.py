@@ -65,6 +65,8 @@ class TLSLayer(Layer):
         connection: With its role set (`set_connect_state` or `set_accept_state`).
     """
 
+    __slots__ = ("_connection", "_ended", "_failure", "_handshaking", "_records", "heard")
+
     def __init__(self, connection: SSL.Connection) -> None:
         release_buffers(connection)
         self._connection = connection

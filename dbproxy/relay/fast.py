@@ -85,6 +85,24 @@ class FastRelay:
         answered: As for `Relay`.
     """
 
+    __slots__ = (
+        "_answered",
+        "_bug",
+        "_client_stream",
+        "_down",
+        "_ending",
+        "_first_flight",
+        "_heard",
+        "_over",
+        "_patience",
+        "_reactor",
+        "_up",
+        "_upstream_stream",
+        "_wake",
+        "bytes_down",
+        "bytes_up",
+    )
+
     def __init__(
         self,
         reactor: Reactor,
