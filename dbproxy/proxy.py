@@ -12,20 +12,20 @@ from dbproxy.downstream import (
     ConnectionHandler,
     ListenAddress,
     ServerCertificate,
-    UnixAddress,
     listen_address,
+    remove_name,
 )
 from dbproxy.downstream.accept import accept_connections
 from dbproxy.errors import Code, IdentityError
 from dbproxy.events import DrainingStarted, EventStream, Stopped, Subscriber
 from dbproxy.identity import IdentityStore, load_tbot_config, watch
 from dbproxy.identity.waiting import load_within
-from dbproxy.protocols import protocol_named
 from dbproxy.settings import Settings
 from dbproxy.wiring import (
     Started,
     announce,
     check_listen_address,
+    configured_protocol,
     describe_start,
     find_identity,
     make_dialer,
@@ -73,12 +73,6 @@ class Prepared:
     store: IdentityStore
     started: Started
     renewal_interval: timedelta | None
-
-    def close(self) -> None:
-        """Stop listening, and remove the listener's name from the file system."""
-        self.listener.socket.close()
-        if isinstance(self.address, UnixAddress):
-            self.address.path.unlink(missing_ok=True)
 
 
 class DatabaseProxy:
@@ -133,7 +127,7 @@ class DatabaseProxy:
         dialer = make_dialer(settings, config, store, publish)
         await load_within(store, settings.wait_for_identity, publish=publish)
         self._store = store
-        protocol = protocol_named(store.current.route.protocol)
+        protocol = configured_protocol(settings, store.current.route.protocol)
         check_listen_address(address, protocol, settings.mode)
         if (inherited := self._inherited) is not None:
             certificate, listener = inherited.certificate, inherited.listener
@@ -173,10 +167,9 @@ class DatabaseProxy:
                     await self._serve_connections(prepared)
                     machinery.cancel_scope.cancel()
         finally:
+            prepared.listener.socket.close()
             if self._inherited is None:
-                prepared.close()
-            else:
-                prepared.listener.socket.close()
+                remove_name(prepared.address)
         self._events.publish(Stopped(ended_early=handler.ended_early))
 
     async def _serve_connections(self, prepared: Prepared) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "alpn_not_negotiated",
     "explain_connect_failure",
     "explain_early_end",
+    "explain_end_after_greeting",
     "explain_handshake_failure",
     "explain_loss",
     "not_teleport",
@@ -31,7 +32,6 @@ __all__ = [
 _SHORTAGES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS}
 _VANISHED: Final = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}
 """How the system ends a connection whose peer does not acknowledge any more."""
-_ALERT_NO_ALPN: Final = "no application protocol"
 _ALERT_VERSION: Final = "protocol version"
 _REASON_VERSION: Final = "unsupported protocol"
 """OpenSSL's SSL_R_UNSUPPORTED_PROTOCOL: the server has chosen a version that we do not speak."""
@@ -123,7 +123,7 @@ def explain_handshake_failure(
         )
     if (likeness := recognise(heard)) is not None:
         return not_teleport(address, likeness)
-    if isinstance(error, TLSError) and error.alert == _ALERT_NO_ALPN:
+    if isinstance(error, TLSError) and error.refuses_alpn:
         return _alpn_unknown(address, alpn, "with the TLS alert no_application_protocol")
     if isinstance(error, TLSError) and error.alert in _CERTIFICATE_ALERTS:
         return _rejected(address, error.alert)
@@ -263,4 +263,20 @@ def explain_early_end(address: object, error: Exception | None) -> UpstreamError
         f"the Teleport Proxy at {address} {'reset' if reset else 'closed'} the connection before it"
         " sent anything",
         prospect=Prospect.SOON if reset else Prospect.ONCE,
+    )
+
+
+def explain_end_after_greeting(address: object, error: Exception | None) -> UpstreamError:
+    """The upstream ended when it had greeted, and before it answered the client's login.
+
+    Args:
+        address: The Teleport Proxy's.
+        error: How receiving failed; None for a clean end.
+    """
+    if isinstance(error, LayerError | SilenceError) and not isinstance(error, TruncatedError):
+        return explain_early_end(address, error)
+    how = "reset" if isinstance(error, trio.BrokenResourceError) else "closed"
+    return UpstreamError(
+        Code.UPSTREAM_CLOSED_EARLY,
+        f"the Teleport Proxy at {address} {how} the connection in the middle of the login",
     )

@@ -15,13 +15,12 @@ from typing import Final
 import trio
 
 from dbproxy.backoff import Backoff
-from dbproxy.downstream import UnixAddress
+from dbproxy.downstream import remove_name
 from dbproxy.errors import DBProxyError
 from dbproxy.events import DrainingStarted, Stopped, Subscriber, WorkerFailed, WorkerStarted
 from dbproxy.proxy import DatabaseProxy, Prepared, Started, not_running_yet
 from dbproxy.settings import Settings
 from dbproxy.workers import messages
-from dbproxy.workers.handover import above_standard
 from dbproxy.workers.launch import WorkerProcess, launch, own_command
 from dbproxy.workers.messages import (
     Begin,
@@ -104,7 +103,7 @@ class Supervisor:
                     task_status.started(started)
         finally:
             port.close()
-            port.remove_name()
+            remove_name(port.address)
         self._publish(Stopped(ended_early=self._totals.ended_early))
 
     def stop(self) -> None:
@@ -233,22 +232,17 @@ class _Port:
         prepared: A proxy whose listener this takes over.
 
     Attributes:
-        listener: The listening socket, with a descriptor above the standard ones.
+        listener: The listening socket.
+        address: Where it listens.
         first_message: The first one to each worker.
     """
 
     def __init__(self, prepared: Prepared) -> None:
-        opened = socket.socket(fileno=prepared.listener.socket.detach())
-        self.listener = above_standard(opened)
-        shown, address = prepared.certificate, prepared.address
+        self.listener = socket.socket(fileno=prepared.listener.socket.detach())
+        self.address = prepared.address
+        shown = prepared.certificate
         self.first_message: Message = Begin() if shown is None else Shown.of(shown)
-        self._name = address.path if isinstance(address, UnixAddress) else None
 
     def close(self) -> None:
         """Do not listen any more; may be called again."""
         self.listener.close()
-
-    def remove_name(self) -> None:
-        """Remove the name of the socket from the file system, if it has one."""
-        if self._name is not None:
-            self._name.unlink(missing_ok=True)
