@@ -150,6 +150,11 @@ class DatabaseProtocol(ABC):
     """The TCP port that clients take without one, which may stand in a Unix socket's name too."""
     starttls: UpstreamGreeting | None = None
     """How a server of the protocol is asked for TLS, where TLS begins inside of the protocol."""
+    session_awaits_client: bool = False
+    """Whether Teleport begins the database session with the client's first message, in each mode.
+
+    For most protocols it does so as soon as a connection with our certificate stands, so that one
+    without a client would be a session (`lib/srv/db/proxyserver.go`)."""
 
     @abstractmethod
     def prologue(self, mode: Mode, *, inside_tls: bool = False) -> Prologue:
