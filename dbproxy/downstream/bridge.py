@@ -125,12 +125,12 @@ class Bridge:
 
     async def _dial(self, client: Client, carry: Carry, progress: Progress) -> UpstreamConnection:
         progress.prewarmed = False
+        if carry.reply_expected and progress.attempts == 1 and self.ready is not None:
+            progress.generation = self.store.current.generation
+            if (ready := self.ready.take(authenticate=carry.authenticate)) is not None:
+                return ready
         identity = await self._usable_identity()
         progress.generation = identity.generation
-        if carry.reply_expected and progress.attempts == 1 and self.ready is not None:
-            ready = await self.ready.take(identity, authenticate=carry.authenticate)
-            if ready is not None:
-                return ready
         dial = partial(self.dialer.dial, self.protocol, identity, authenticate=carry.authenticate)
         if carry.reply_expected and self.dialer.busy:
             return await _dial_for_who_stays(client, dial)

@@ -1,11 +1,11 @@
 """Clients for whom an upstream connection was ready before they came."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import trio
 from connection_bench import (
+    ADDRESS,
     CANCEL_REQUEST,
     CLIENT_HELLO,
     DOWN,
@@ -15,7 +15,6 @@ from connection_bench import (
     STARTUP,
     UNTRUSTED,
     Bench,
-    FakeDialer,
     MakeBench,
     fields,
 )
@@ -24,7 +23,7 @@ from stream_ends import Duplex, FakeStream, Pause, receive_all
 from dbproxy.errors import Code
 from dbproxy.events import UpstreamConnected, UpstreamRetried
 from dbproxy.identity import Identity, IdentityStore
-from dbproxy.protocols import protocol_named
+from dbproxy.relay import LayeredStream
 from dbproxy.settings import Mode
 from dbproxy.upstream import ReadyConnections, UpstreamConnection
 
@@ -36,22 +35,25 @@ class ScriptedReady(ReadyConnections):
     """Has the upstreams named ready."""
 
     def __init__(self, store: IdentityStore, *upstreams: Duplex) -> None:
-        dialer = FakeDialer(*upstreams)
-        self.asked: list[bool] = []
-
         async def dial(identity: Identity) -> UpstreamConnection:
-            return await dialer.dial(protocol_named("postgres"), identity, authenticate=True)
+            raise AssertionError("nobody runs it")
 
         super().__init__(dial, store, size=0, authenticate=True, publish=lambda _event: None)
-        self._make_one = dial
-        self._left = len(upstreams)
+        self._upstreams = list(upstreams)
+        self.asked: list[bool] = []
 
-    async def take(self, identity: Identity, *, authenticate: bool) -> UpstreamConnection | None:
+    def take(self, *, authenticate: bool) -> UpstreamConnection | None:
         self.asked.append(authenticate)
-        if not self._left:
+        if not self._upstreams:
             return None
-        self._left -= 1
-        return replace(await self._make_one(identity), prewarmed=True)
+        return UpstreamConnection(
+            stream=LayeredStream(self._upstreams.pop(0)),
+            address=ADDRESS,
+            alpn="teleport-postgres-ping",
+            tls_version="TLSv1.3",
+            duration=0.5,
+            prewarmed=True,
+        )
 
 
 def welcoming() -> FakeStream:

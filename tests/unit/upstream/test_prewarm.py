@@ -183,8 +183,8 @@ class Bench:
         """Until all are ready."""
         await until(lambda: self.pool.waiting == self.size, 10 * LONGEST_PAUSE)
 
-    async def take(self) -> UpstreamConnection | None:
-        return await self.pool.take(self.store.current, authenticate=True)
+    def take(self) -> UpstreamConnection | None:
+        return self.pool.take(authenticate=True)
 
     async def renew(self) -> None:
         write_destination(self.directory, self.cluster)
@@ -211,6 +211,19 @@ async def close(connection: UpstreamConnection | None) -> None:
     await trio.aclose_forcefully(connection.stream)
 
 
+class TakeWhenWoken(trio.abc.Instrument):
+    """Takes the oldest one when its task has been woken by a byte, and has not run yet."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self.taken: UpstreamConnection | None = None
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if self.taken is None and task.name.endswith("_keep_one"):
+            self.taken = self._bench.take()
+            send_now(self._bench.upstream.made[0], b"\0\0\0\2hi")
+
+
 class TestTaking:
     """What a client gets."""
 
@@ -219,7 +232,7 @@ class TestTaking:
     ) -> None:
         async with bench.running():
             await bench.filled()
-            taken = await bench.take()
+            taken = bench.take()
             assert taken is not None
             assert taken.prewarmed
             assert taken.stream is bench.upstream.made[0].near
@@ -239,7 +252,7 @@ class TestTaking:
         async with bench.running():
             await bench.filled()
             now = trio.current_time()
-            await close(await bench.take())
+            await close(bench.take())
             await bench.filled()
             assert bench.upstream.begun[2] == pytest.approx(now + AFTER_CLIENT)
 
@@ -247,61 +260,69 @@ class TestTaking:
         self, bench: Bench, autojump_clock: MockClock
     ) -> None:
         async with bench.running():
-            assert await bench.take() is None
+            assert bench.take() is None
             await bench.filled()
-            for taken in [await bench.take(), await bench.take()]:
+            for taken in [bench.take(), bench.take()]:
                 await close(taken)
-            assert await bench.take() is None
+            assert bench.take() is None
 
     async def test_the_oldest_is_taken_first(self, bench: Bench, autojump_clock: MockClock) -> None:
         async with bench.running():
             await bench.filled()
-            await close(await bench.take())
+            await close(bench.take())
             await bench.filled()
-            taken = await bench.take()
+            taken = bench.take()
             assert taken is not None
             assert taken.stream is bench.upstream.made[1].near
             await close(taken)
 
-    async def test_two_clients_at_once_get_two(
+    async def test_nobody_gets_what_another_one_has(
         self, bench: Bench, autojump_clock: MockClock
     ) -> None:
-        taken: list[UpstreamConnection | None] = []
-
-        async def take() -> None:
-            taken.append(await bench.take())
-
         async with bench.running():
             await bench.filled()
-            async with trio.open_nursery() as nursery:
-                for _ in range(3):
-                    nursery.start_soon(take)
-            streams = {id(it.stream) for it in taken if it is not None}
-            assert len(streams) == 2
-            for it in taken:
-                if it is not None:
-                    await close(it)
+            taken = [bench.take(), bench.take(), bench.take()]
+            assert taken[2] is None
+            assert taken[0] is not None
+            assert taken[1] is not None
+            assert taken[0].stream is not taken[1].stream
+            await close(taken[0])
+            await close(taken[1])
 
     async def test_who_must_not_show_our_certificate_gets_none_that_has(
         self, bench: Bench, autojump_clock: MockClock
     ) -> None:
         async with bench.running():
             await bench.filled()
-            assert await bench.pool.take(bench.store.current, authenticate=False) is None
+            assert bench.pool.take(authenticate=False) is None
             assert bench.pool.waiting == 2
 
-    async def test_a_taker_that_is_cancelled_leaves_nothing_open(
+    async def test_whoever_has_it_can_read_and_send_at_once(
         self, bench: Bench, autojump_clock: MockClock
     ) -> None:
         async with bench.running():
             await bench.filled()
-            with trio.CancelScope() as scope:
-                scope.cancel()
-                await bench.take()
-            assert scope.cancelled_caught
-            await settle()
-            assert len(bench.upstream.open) == 1
+            taken = bench.take()
+            assert taken is not None
+            send_now(bench.upstream.made[0], b"\0\0\0\2hi")
+            assert await taken.stream.receive_some() == b"hi"
+            await taken.stream.send_all(b"x")
+            await close(taken)
+
+    async def test_what_comes_when_it_has_just_been_taken_is_not_read_by_who_watched_it(
+        self, bench: Bench, autojump_clock: MockClock
+    ) -> None:
+        async with bench.running():
             await bench.filled()
+            hurried = TakeWhenWoken(bench)
+            trio.lowlevel.add_instrument(hurried)
+            send_now(bench.upstream.made[0], PING)
+            await settle()
+            trio.lowlevel.remove_instrument(hurried)
+            taken = hurried.taken
+            assert taken is not None
+            assert await taken.stream.receive_some() == b"hi"
+            await close(taken)
 
     async def test_what_was_taken_outlives_the_pool(
         self, bench: Bench, autojump_clock: MockClock
@@ -309,7 +330,7 @@ class TestTaking:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(bench.pool.run)
             await bench.filled()
-            taken = await bench.take()
+            taken = bench.take()
             assert taken is not None
             nursery.cancel_scope.cancel()
         assert bench.upstream.open == [bench.upstream.made[0]]
@@ -320,21 +341,29 @@ class TestTaking:
     async def test_what_is_taken_just_when_the_pool_ends_is_the_clients(
         self, bench: Bench, autojump_clock: MockClock
     ) -> None:
-        taken: list[UpstreamConnection | None] = []
-
-        async def take() -> None:
-            taken.append(await bench.take())
-
-        async with trio.open_nursery() as clients, trio.open_nursery() as nursery:
+        async with trio.open_nursery() as nursery:
             nursery.start_soon(bench.pool.run)
             await bench.filled()
-            clients.start_soon(take)
             nursery.cancel_scope.cancel()
-        (connection,) = taken
-        assert len(bench.upstream.open) == (connection is not None)
-        if connection is not None:
-            await close(connection)
+            taken = bench.take()
+        assert taken is not None
+        assert bench.upstream.open == [bench.upstream.made[0]]
+        await close(taken)
         await bench.upstream.close()
+
+    async def test_what_is_taken_just_when_it_is_too_old_is_the_clients(
+        self, bench: Bench, autojump_clock: MockClock
+    ) -> None:
+        taken: list[UpstreamConnection | None] = []
+        async with bench.running():
+            await bench.filled()
+            await trio.sleep_until(bench.pool._ready[0].watch.deadline)
+            taken.append(bench.take())
+            await settle()
+            for connection in taken:
+                if connection is not None and connection.stream is bench.upstream.made[0].near:
+                    assert bench.upstream.made[0].open
+                await close(connection)
 
 
 class TestAge:
@@ -374,9 +403,9 @@ class TestAge:
     ) -> None:
         async with bench.running():
             await trio.sleep(10 * BUSY)
-            assert await bench.take() is None
+            assert bench.take() is None
             await bench.filled()
-            await close(await bench.take())
+            await close(bench.take())
 
 
 class TestUpstream:
@@ -392,7 +421,7 @@ class TestUpstream:
             for made in bench.upstream.made:
                 await made.far.send_all(PING[:2])  # one that is half here when it is taken
             await settle()
-            taken = await bench.take()
+            taken = bench.take()
             assert taken is not None
             await bench.upstream.made[0].far.send_all(PING[2:] + b"\0\0\0\2hi")
             assert await taken.stream.receive_some() == b"hi"
@@ -404,7 +433,7 @@ class TestUpstream:
         async with bench.running():
             await bench.filled()
             send_now(bench.upstream.made[0], PING)
-            taken = await bench.take()
+            taken = bench.take()
             assert taken is not None
             assert taken.stream is bench.upstream.made[0].near
             await close(taken)
@@ -415,7 +444,7 @@ class TestUpstream:
         async with bench.running():
             await bench.filled()
             bench.upstream.made[0].far.socket.close()
-            taken = await bench.take()
+            taken = bench.take()
             assert taken is not None
             assert taken.stream is bench.upstream.made[1].near
             await close(taken)
@@ -428,7 +457,8 @@ class TestUpstream:
             await bench.filled()
             for made in bench.upstream.made:
                 send_now(made, b"\0\0\0\2hi")
-            assert await bench.take() is None
+            assert bench.take() is None
+            await settle()
             assert not bench.upstream.open
 
     @pytest.mark.parametrize("said", [b"", b"\0\0\0\2hi"])
@@ -463,12 +493,12 @@ class TestUpstream:
         async with bench.running():
             await bench.filled()
             bench.upstream.address = ProxyAddress("other.example.com", 443)
-            await close(await bench.take())
+            await close(bench.take())
             await trio.sleep(AFTER_CLIENT + 1.5 * HANDSHAKE)
             assert not bench.upstream.made[1].open
             assert bench.upstream.made[2].open
             await bench.filled()
-            taken = await bench.take()
+            taken = bench.take()
             assert taken is not None
             assert taken.address == bench.upstream.address
             await close(taken)
@@ -514,9 +544,12 @@ class TestRenewal:
             old = bench.store.current
             await bench.renew()
             assert bench.store.current is not old
-            assert await bench.take() is None
+            assert bench.take() is None
             await bench.filled()
-            assert await bench.pool.take(old, authenticate=True) is None
+            taken = bench.take()
+            assert taken is not None
+            assert bench.upstream.open[0].identity is not old
+            await close(taken)
 
     async def test_without_a_valid_identity_none_is_made(
         self, bench: Bench, autojump_clock: MockClock
@@ -556,7 +589,7 @@ class TestFailure:
         bench.upstream.failure = DOWN
         async with bench.running():
             for _ in range(10):
-                assert await bench.take() is None
+                assert bench.take() is None
                 await trio.sleep(QUIET / 4)
             assert bench.events == [
                 PrewarmFailed(
@@ -575,7 +608,7 @@ class TestFailure:
             await bench.filled()
             await trio.sleep(TRIAL)
             bench.upstream.failure = DOWN
-            await close(await bench.take())
+            await close(bench.take())
             bench.upstream.begun.clear()
             await trio.sleep(2 * FIRST_PAUSE)
             assert bench.upstream.pauses[0] == pytest.approx(
