@@ -6,14 +6,18 @@ waits, so whoever owns the stream may hand it over between any two looks.
 
 import os
 from math import inf
+from typing import Final
 
 import trio
 
 from dbproxy.layers import LayerStack
 from dbproxy.relay.silence import SilenceError
-from dbproxy.relay.stream import READ_SIZE, LayeredStream
+from dbproxy.relay.stream import LayeredStream
 
 __all__ = ["take_in", "wait_until_readable"]
+
+_READ_SIZE: Final = 4096
+"""Bytes asked of the socket at once: what comes for the layers is small."""
 
 
 async def wait_until_readable(stream: LayeredStream) -> None:
@@ -56,7 +60,7 @@ def take_in(stream: LayeredStream) -> bytes | None:
 def _read(descriptor: int, layers: LayerStack) -> bytes | None:
     while True:
         try:
-            data = os.read(descriptor, READ_SIZE)
+            data = os.read(descriptor, _READ_SIZE)
         except BlockingIOError:
             return None
         received = layers.receive(data)
@@ -66,7 +70,7 @@ def _read(descriptor: int, layers: LayerStack) -> bytes | None:
         if not data or layers.ended:
             layers.receive_eof()
             return b""
-        if len(data) < READ_SIZE:
+        if len(data) < _READ_SIZE:
             return None
 
 

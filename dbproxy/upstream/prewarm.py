@@ -170,16 +170,18 @@ class ReadyConnections:
             authenticate: Whether it must have presented the identity's certificate.
         """
         self._note_client()
-        if authenticate is not self._authenticate or not self._is_valid(self._store.current):
+        identity = self._store.current
+        if authenticate is not self._authenticate or not self._is_valid(identity):
             return None
-        self._drop_those_before_renewal()
         while self._ready:
             oldest = self._ready.popleft()
             oldest.watch.cancel()
+            if oldest.identity is not identity:
+                continue  # its task closes it
             if _what_came(oldest.connection) is None:
                 oldest.state = _State.TAKEN
                 self._note_success(oldest.began)
-                return replace(oldest.connection, prewarmed=True)
+                return oldest.connection
             oldest.state = _State.OVER
         return None
 
@@ -223,7 +225,7 @@ class ReadyConnections:
                 return None
             if self._failing:
                 self._paused_until = trio.current_time() + TRIAL
-            return _Ready(connection, identity, began)
+            return _Ready(replace(connection, prewarmed=True), identity, began)
 
     async def _offer(self, ready: _Ready) -> None:
         """Watch it until it is taken or of no use any more, which closes it."""
@@ -261,11 +263,7 @@ class ReadyConnections:
         generation = self._store.current.generation
         while True:
             generation = (await self._store.newer_than(generation)).generation
-            self._drop_those_before_renewal()
-
-    def _drop_those_before_renewal(self) -> None:
-        current = self._store.current
-        self._drop(lambda ready: ready.identity is not current)
+            self._drop(lambda ready: ready.identity is not self._store.current)
 
     def _drop(self, is_stale: Callable[[_Ready], bool]) -> None:
         for ready in [ready for ready in self._ready if is_stale(ready)]:
@@ -273,9 +271,11 @@ class ReadyConnections:
             ready.watch.cancel()
 
     def _note_client(self) -> None:
-        self._busy_until = trio.current_time() + BUSY
-        self._client_came.set()
-        self._client_came = trio.Event()
+        now = trio.current_time()
+        if now >= self._busy_until:
+            self._client_came.set()
+            self._client_came = trio.Event()
+        self._busy_until = now + BUSY
 
     def _tell(self, ready: _Ready) -> None:
         connection = ready.connection
