@@ -256,8 +256,10 @@ PROBLEMS: dict[Code, Problem] = {
     ),
     Code.PROTOCOL_NOT_SUPPORTED: Problem(
         Fault.OPERATOR,
-        "The certificate names a database protocol that this version of dbproxy does not carry.",
-        "Use a destination for one of the supported protocols, or a newer dbproxy.",
+        "The certificate names a database protocol that this version of dbproxy does not know.",
+        "If it is one of the known protocols under another name, name that with --protocol;"
+        " otherwise give --alpn with the value that Teleport knows it by, and its bytes are"
+        " carried as they are.",
     ),
     Code.ADDRESS_IN_USE: Problem(
         Fault.OPERATOR,

@@ -14,12 +14,12 @@ from dbproxy.errors import Code, IdentityError
 from dbproxy.events import DrainingStarted, EventStream, Stopped, Subscriber
 from dbproxy.identity import IdentityStore, load_tbot_config, watch
 from dbproxy.identity.waiting import load_within
-from dbproxy.protocols import protocol_named
 from dbproxy.settings import Settings
 from dbproxy.wiring import (
     Started,
     announce,
     check_listen_address,
+    configured_protocol,
     describe_start,
     find_identity,
     make_dialer,
@@ -96,7 +96,7 @@ class DatabaseProxy:
         dialer = make_dialer(settings, config, store, publish)
         await load_within(store, settings.wait_for_identity, publish=publish)
         self._store = store
-        protocol = protocol_named(store.current.route.protocol)
+        protocol = configured_protocol(settings, store.current.route.protocol)
         check_listen_address(address, protocol, settings.mode)
         certificate = server_certificate(settings)
         listener = await open_listener_for(settings, address)

@@ -350,6 +350,25 @@ class Settings:
             metavar="FILE",
         ),
     )
+    protocol: str | None = field(
+        default=None,
+        metadata=_option(
+            "--protocol",
+            help="The database protocol, as Teleport names it; default: the certificate's. One that"
+            " dbproxy does not know needs --alpn.",
+            metavar="NAME",
+        ),
+    )
+    alpn: str | None = field(
+        default=None,
+        metadata=_option(
+            "--alpn",
+            help="The ALPN value that Teleport knows the protocol by, instead of the usual one; its"
+            " variant with pings is offered too. The bytes of a protocol that dbproxy does not know"
+            " are carried as they are.",
+            metavar="VALUE",
+        ),
+    )
     db_user: str | None = field(
         default=None,
         metadata=_option(
@@ -366,6 +385,15 @@ class Settings:
             "--db-name",
             help="The database name in the connection examples; default: the certificate's.",
             metavar="NAME",
+        ),
+    )
+    mysql_version: str | None = field(
+        default=None,
+        metadata=_option(
+            "--mysql-version",
+            help="In passthrough: the server version that MySQL clients are told by Teleport's"
+            " greeting; default: Teleport's choice.",
+            metavar="VERSION",
         ),
     )
     format: str = field(
@@ -435,7 +463,8 @@ class Settings:
             "--prewarm",
             help="How many connections to the Teleport Proxy to have ready, so that new clients"
             " need not wait for one: while clients come, and for a minute after the last. Only for"
-            " protocols whose session begins with the client's first message (PostgreSQL).",
+            " protocols whose session begins with the client's first message: PostgreSQL,"
+            " CockroachDB and SQL Server.",
             kind=Kind.COUNT,
             scope=Scope.SERVE,
             metavar="N",
@@ -470,8 +499,17 @@ class Settings:
             raise UsageError("--port and --listen contradict each other: give one of them")
         if (self.server_cert is None) != (self.server_key is None):
             raise UsageError("--server-cert and --server-key go together: give both or none")
+        if self.mysql_version is not None and self.mode is not Mode.PASSTHROUGH:
+            raise UsageError(
+                "--mysql-version is for passthrough: in other modes the Teleport Proxy takes the"
+                " version from the database's resource"
+            )
         if self.server_cert is not None and not self.terminate:
             raise UsageError("--server-cert is for --terminate: other modes show no certificate")
+        if self.protocol is not None and not self.protocol:
+            raise UsageError("--protocol must not be empty")
+        if self.alpn is not None and not _is_alpn(self.alpn):
+            raise UsageError("--alpn must have 1 to 255 printable ASCII characters, and no spaces")
         if not 0 <= self.port <= 65535:
             raise UsageError(f"--port {self.port} is not a port: give 0 to 65535")
         for name in ("connect_timeout", "handshake_timeout", "prologue_timeout"):
@@ -509,6 +547,12 @@ class Settings:
         if self.tunnel:
             return Mode.TUNNEL
         return Mode.TERMINATE if self.terminate else Mode.PASSTHROUGH
+
+
+def _is_alpn(value: str) -> bool:
+    """Whether it can be an ALPN value (RFC 7301); more than what is printable is not in use."""
+    printable = value.isascii() and value.isprintable() and " " not in value
+    return printable and 1 <= len(value) <= 255
 
 
 def option_of(setting: Field[Any]) -> Option:

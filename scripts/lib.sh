@@ -67,3 +67,25 @@ provide_psql() {
     chmod +x .venv/psql/psql
     export PATH="$PWD/.venv/psql:$PATH"
 }
+
+# install_packages PACKAGE…: root on Debian and Ubuntu gets them; others are told to. The tests run servers
+# of their own, so sysvinit is kept from starting a package's service (RUNLEVEL).
+install_packages() {
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null ||
+        fail "something is missing; install it (on Debian and Ubuntu: apt install $*)"
+    say "Installing $*"
+    quietly apt-get update --quiet
+    quietly env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
+        apt-get install --yes --no-install-recommends "$@"
+}
+
+# provide_redis: redis-server and redis-cli are on the PATH.
+provide_redis() {
+    type redis-server redis-cli &>/dev/null || install_packages redis-server
+}
+
+# provide_mariadb: MariaDB's server and client are installed, from packages that start no service.
+provide_mariadb() {
+    (PATH="$PATH:/usr/sbin" && type mariadbd mariadb-install-db mariadb) &>/dev/null ||
+        install_packages mariadb-server-core mariadb-client-core
+}

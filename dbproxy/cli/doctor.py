@@ -39,6 +39,8 @@ WORDS: Final = {
     **LOOKUP,
     "tunnel": "Check for `dbproxy db --tunnel`.",
     "terminate": "Check for `dbproxy db --terminate`.",
+    "protocol": "The database protocol, as Teleport names it; default: the certificate's.",
+    "alpn": "The ALPN value that Teleport knows the protocol by, instead of the usual one.",
     "connect_timeout": "How long each connection may take.",
     "handshake_timeout": "How long each TLS handshake may take.",
 }

@@ -14,7 +14,7 @@ from typing import Final
 from cryptography import x509
 
 from dbproxy.doctor.files import FileFacts, inspect_file, user_name
-from dbproxy.errors import Code, ConfigError, IdentityError
+from dbproxy.errors import Code, ConfigError, IdentityError, UsageError
 from dbproxy.identity import (
     Explanation,
     Identity,
@@ -31,7 +31,9 @@ from dbproxy.identity import (
 )
 from dbproxy.identity.choose_source import choose_source
 from dbproxy.identity.layout import layouts
+from dbproxy.protocols import DatabaseProtocol
 from dbproxy.settings import Settings
+from dbproxy.wiring import configured_protocol
 
 __all__ = ["Evidence", "gather"]
 
@@ -60,6 +62,8 @@ class Evidence:
         identity_problem: Why nothing could be read.
         certificate: The client certificate, also when the rest is unusable.
         subject: What it says about its holder.
+        protocol: The database protocol that is carried.
+        protocol_problem: Why none is.
     """
 
     now: datetime
@@ -76,6 +80,8 @@ class Evidence:
     identity_problem: IdentityError | None = None
     certificate: x509.Certificate | None = None
     subject: Subject | None = None
+    protocol: DatabaseProtocol | None = None
+    protocol_problem: IdentityError | UsageError | None = None
 
 
 def gather(settings: Settings, now: datetime) -> Evidence:
@@ -93,7 +99,8 @@ def gather(settings: Settings, now: datetime) -> Evidence:
     except ConfigError as error:
         return replace(evidence, config_problem=error)
     evidence = replace(evidence, location=chosen.location, lifetime=chosen.lifetime)
-    return _with_certificate(_with_identity(_with_files(evidence, chosen.source), chosen.source))
+    evidence = _with_identity(_with_files(evidence, chosen.source), chosen.source)
+    return _with_protocol(_with_certificate(evidence), settings)
 
 
 def _with_config(evidence: Evidence, settings: Settings) -> Evidence:
@@ -163,3 +170,13 @@ def _with_certificate(evidence: Evidence) -> Evidence:
                 return evidence
             return replace(evidence, certificate=certificate, subject=subject)
     return evidence
+
+
+def _with_protocol(evidence: Evidence, settings: Settings) -> Evidence:
+    route = evidence.subject.route if evidence.subject is not None else None
+    if route is None:
+        return evidence
+    try:
+        return replace(evidence, protocol=configured_protocol(settings, route.protocol))
+    except (IdentityError, UsageError) as error:
+        return replace(evidence, protocol_problem=error)

@@ -14,12 +14,11 @@ from typing import Final
 from dbproxy.doctor.evidence import Evidence
 from dbproxy.doctor.files import FileFacts
 from dbproxy.doctor.finding import Check, Finding, failed, failed_with, fine, skipped, warned
-from dbproxy.errors import Code, IdentityError
+from dbproxy.errors import Code
 from dbproxy.identity import DestinationEntry, Role
 from dbproxy.identity.assemble import is_issued_by_one_of
 from dbproxy.identity.duration import in_words
 from dbproxy.identity.expiry import renewal_due
-from dbproxy.protocols import protocol_named
 
 __all__ = ["IDENTITY_CHECKS"]
 
@@ -243,14 +242,11 @@ def _configured_service(evidence: Evidence) -> str | None:
 
 
 def _protocol(evidence: Evidence) -> Finding:
-    route = evidence.subject.route if evidence.subject is not None else None
-    if route is None:
+    if evidence.protocol_problem is not None:
+        return failed_with(evidence.protocol_problem)
+    if evidence.protocol is None:
         return skipped("what the certificate leads to is not known")
-    try:
-        protocol = protocol_named(route.protocol)
-    except IdentityError as error:
-        return failed_with(error)
-    return fine(f"dbproxy carries {protocol.readable_name}")
+    return fine(f"dbproxy carries {evidence.protocol.readable_name}")
 
 
 def _utc(moment: datetime) -> str:

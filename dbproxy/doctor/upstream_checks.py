@@ -138,7 +138,7 @@ def _why_not(seen: UpstreamEvidence) -> str:
         return _NO_TLS
     if seen.identity is None:
         return _NO_IDENTITY
-    return "the database protocol of the certificate is not supported"
+    return "the database protocol is not carried"
 
 
 def _discovery(seen: UpstreamEvidence) -> Finding:

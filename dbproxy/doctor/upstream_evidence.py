@@ -25,10 +25,10 @@ from cryptography import x509
 
 from dbproxy.doctor.inner_handshake import check_not_rejected, shake_hands_inside
 from dbproxy.doctor.trust_source import insecure_by, trust_source
-from dbproxy.errors import DBProxyError, IdentityError, UpstreamError
+from dbproxy.errors import DBProxyError, IdentityError, UpstreamError, UsageError
 from dbproxy.identity import Identity, TbotConfig
 from dbproxy.identity.assemble import is_issued_by_one_of
-from dbproxy.protocols import DatabaseProtocol, UpstreamGreeting, protocol_named
+from dbproxy.protocols import DatabaseProtocol, UpstreamGreeting
 from dbproxy.settings import Mode, Settings
 from dbproxy.upstream import (
     ConfiguredAddress,
@@ -44,6 +44,7 @@ from dbproxy.upstream.outbound_proxy import OutboundProxy
 from dbproxy.upstream.upgrade_need import UpgradeNeed
 from dbproxy.upstream.webapi import ClusterFacts, FetchedAnswer
 from dbproxy.wiring import (
+    configured_protocol,
     make_secure_dialer,
     make_trust,
     make_upstream_dialer,
@@ -257,9 +258,9 @@ class _Look:
 
     async def _at_database(self, dialer: UpstreamDialer, identity: Identity) -> None:
         try:
-            protocol = protocol_named(identity.route.protocol)
-        except IdentityError:
-            return  # the identity's own check says so
+            protocol = configured_protocol(self.settings, identity.route.protocol)
+        except (IdentityError, UsageError):
+            return  # the protocol's own check says so
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._at_session, dialer, protocol, identity)
             if self.seen.mode is Mode.PASSTHROUGH and (greeting := protocol.starttls) is not None:

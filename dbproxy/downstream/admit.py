@@ -8,7 +8,7 @@ from typing import Protocol
 
 from dbproxy.downstream.client import Client
 from dbproxy.errors import ClientError, Code
-from dbproxy.protocols import Carry, DatabaseProtocol
+from dbproxy.protocols import Carry, DatabaseProtocol, Greeting
 from dbproxy.settings import Mode
 
 __all__ = ["Admission", "RelayedAdmission"]
@@ -17,8 +17,12 @@ __all__ = ["Admission", "RelayedAdmission"]
 class Admission(Protocol):
     """How a mode lets a client in."""
 
-    async def admit(self, client: Client) -> Carry:
+    async def admit(self, client: Client, greeting: Greeting | None = None) -> Carry:
         """Read the client's first packets, check what the mode checks, and say how to go on.
+
+        Args:
+            client: The client.
+            greeting: What the upstream said first, in a protocol in which the server does.
 
         Raises:
             ClientError: The client is refused.
@@ -39,9 +43,10 @@ class RelayedAdmission:
         self._protocol = protocol
         self._mode = mode
 
-    async def admit(self, client: Client) -> Carry:
+    async def admit(self, client: Client, greeting: Greeting | None = None) -> Carry:
         """Read until the prologue says to carry."""
-        event = await client.read_prologue(self._protocol.prologue(self._mode))
+        first_words = greeting or self._protocol
+        event = await client.read_prologue(first_words.prologue(self._mode))
         if not isinstance(event, Carry):
             raise ClientError(
                 Code.CLIENT_TLS_ON_TUNNEL, "the client began TLS where this mode does not end it"

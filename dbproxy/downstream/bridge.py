@@ -21,23 +21,41 @@ few that leave just then. Leaving is ending one's direction: TCP does not
 tell a client that is gone from one that only has nothing more to say. No database client ends its
 direction before it was answered, but if one does, it is told why at once. A cancel request's does
 so, and is not watched.
+
+Where the server speaks first, its greeting is the upstream's first byte. Until it is here the
+client has said nothing and heard nothing, so attempts are repeated as freely. From then on the
+client is bound to this upstream: the greeting has a scramble that its answer depends on.
+
+A conversation that the client does not hear (SQL Server's PRELOGIN) is had anew with each upstream,
+and consumes nothing of what the client said.
+
+Tested in `tests/unit/downstream/test_bridge.py` and `tests/unit/downstream/test_server_first.py`.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 import trio
 
 from dbproxy.downstream.client import Client, ClientGone
+from dbproxy.downstream.converse import converse
 from dbproxy.downstream.progress import Progress
 from dbproxy.errors import Code, DBProxyError, UpstreamError
 from dbproxy.events import ClosedBy, Event, UpstreamConnected, UpstreamRetried
 from dbproxy.identity import Identity, IdentityStore
 from dbproxy.layers import LayerError
-from dbproxy.protocols import Carry, DatabaseProtocol, UpstreamGreeting
+from dbproxy.protocols import (
+    Carry,
+    Conversation,
+    DatabaseProtocol,
+    Greeting,
+    GreetingReader,
+    UpstreamGreeting,
+)
 from dbproxy.relay import FirstFlight, Liveness, RelayEnd, RelayEngine
 from dbproxy.upstream import (
     Attempts,
@@ -46,10 +64,27 @@ from dbproxy.upstream import (
     UpstreamConnection,
     UpstreamDialer,
     explain_early_end,
+    explain_end_after_greeting,
     too_slow,
 )
 
-__all__ = ["Bridge"]
+__all__ = ["Bridge", "GreetedUpstream"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class GreetedUpstream:
+    """An upstream that has spoken first.
+
+    Attributes:
+        connection: To it.
+        greeting: What it said.
+    """
+
+    connection: UpstreamConnection
+    greeting: Greeting
+
 
 _LEFT_THE_QUEUE: Final = (
     "the client left while it waited for its turn: as many connections to the Teleport Proxy as"
@@ -102,38 +137,131 @@ class Bridge:
             ClientGone: The client left while it was kept waiting for another attempt, or its turn.
         """
         flight = FirstFlight(carry.first_flight)
+        return await self._try_until_it_works(
+            partial(self._attempt, client, carry, flight, progress),
+            client if carry.reply_expected else None,
+            flight,
+            progress,
+        )
+
+    @asynccontextmanager
+    async def greeted(
+        self,
+        client: Client,
+        reader: Callable[[], GreetingReader],
+        authenticate: bool,
+        progress: Progress,
+    ) -> AsyncIterator[GreetedUpstream]:
+        """An upstream that has greeted, for the length of the block, which has to `carry_on`.
+
+        Args:
+            client: Who waits for the greeting.
+            reader: Makes what reads it.
+            authenticate: Whether dbproxy presents the identity's certificate on the outer TLS.
+            progress: Notes how far it has come.
+
+        Raises:
+            UpstreamError, IdentityError, ClientGone: As for `carry`.
+        """
+        upstream = await self._try_until_it_works(
+            partial(self._await_greeting, client, reader, authenticate, progress),
+            client,
+            FirstFlight(),
+            progress,
+        )
+        try:
+            yield upstream
+        finally:
+            await trio.aclose_forcefully(upstream.connection.stream)
+
+    async def carry_on(
+        self, client: Client, upstream: GreetedUpstream, carry: Carry, progress: Progress
+    ) -> RelayEnd:
+        """Relay between a client that has answered the greeting and the upstream until the end.
+
+        Raises:
+            ClientError: The client broke the protocol.
+            ClientGone: The client left before it was logged in.
+            UpstreamError: The upstream ended the connection before it answered the client.
+        """
+        connection = upstream.connection
+        answered = False
+        if carry.conversation is not None:
+            await converse(client, connection, carry.conversation(), progress, greeted=True)
+            answered = True
+        progress.relay = self.relays.relay(
+            client.stream, connection.stream, FirstFlight(carry.first_flight), _do_nothing
+        )
+        end = await progress.relay.run()
+        spoke = answered or end.upstream_spoke
+        if not spoke and end.closed_by is ClosedBy.UPSTREAM:
+            raise explain_end_after_greeting(connection.address, end.upstream_error or end.error)
+        return end
+
+    async def _await_greeting(
+        self,
+        client: Client,
+        reader: Callable[[], GreetingReader],
+        authenticate: bool,
+        progress: Progress,
+    ) -> GreetedUpstream:
+        upstream = await self._dial(client, authenticate, progress)
+        try:
+            self._note_connected(upstream, progress)
+            with trio.fail_after(self.handshake_timeout):
+                greeting = await _read_greeting(upstream, reader())
+        except trio.TooSlowError as error:
+            await trio.aclose_forcefully(upstream.stream)
+            raise too_slow("greeting", upstream.address, self.handshake_timeout) from error
+        except BaseException:
+            await trio.aclose_forcefully(upstream.stream)
+            raise
+        self._note_answered(upstream, authenticate, progress)
+        return GreetedUpstream(upstream, greeting)
+
+    async def _try_until_it_works(
+        self,
+        attempt: Callable[[], Awaitable[T]],
+        watched: Client | None,
+        flight: FirstFlight,
+        progress: Progress,
+    ) -> T:
         attempts = Attempts(self.connect_grace, trio.current_time())
         while True:
             progress.attempts = attempts.made
             try:
-                return await self._attempt(client, carry, flight, progress)
+                return await attempt()
             except UpstreamError as error:
                 if not flight.replayable or not await self._pause(
-                    client, carry, attempts, error, progress
+                    watched, attempts, error, progress
                 ):
                     raise
 
     async def _attempt(
         self, client: Client, carry: Carry, flight: FirstFlight, progress: Progress
     ) -> RelayEnd:
-        upstream = await self._dial(client, carry, progress)
+        progress.said_up = progress.said_down = 0  # what counts is said to the last upstream
+        watched = client if carry.reply_expected else None
+        upstream = await self._dial(watched, carry.authenticate, progress)
         try:
             self._note_connected(upstream, progress)
             return await self._relay(client, upstream, carry, flight, progress)
         finally:
             await trio.aclose_forcefully(upstream.stream)
 
-    async def _dial(self, client: Client, carry: Carry, progress: Progress) -> UpstreamConnection:
+    async def _dial(
+        self, watched: Client | None, authenticate: bool, progress: Progress
+    ) -> UpstreamConnection:
         progress.prewarmed = False
-        if carry.reply_expected and progress.attempts == 1 and self.ready is not None:
+        if watched is not None and progress.attempts == 1 and self.ready is not None:
             progress.generation = self.store.current.generation
-            if (ready := self.ready.take(authenticate=carry.authenticate)) is not None:
+            if (ready := self.ready.take(authenticate=authenticate)) is not None:
                 return ready
         identity = await self._usable_identity()
         progress.generation = identity.generation
-        dial = partial(self.dialer.dial, self.protocol, identity, authenticate=carry.authenticate)
-        if carry.reply_expected and self.dialer.busy:
-            return await _dial_for_who_stays(client, dial)
+        dial = partial(self.dialer.dial, self.protocol, identity, authenticate=authenticate)
+        if watched is not None and self.dialer.busy:
+            return await _dial_for_who_stays(watched, dial)
         return await dial()
 
     def _note_connected(self, upstream: UpstreamConnection, progress: Progress) -> None:
@@ -168,12 +296,9 @@ class Bridge:
     ) -> RelayEnd:
         if carry.greeting is not None:
             await self._greet(upstream, carry.greeting)
-
-        def answered() -> None:
-            upstream.remember()
-            if carry.authenticate:  # a later rejection is a new one, which a renewal may explain
-                self._rejections.pop(progress.generation, None)
-
+        if carry.conversation is not None:
+            await self._converse_unheard(client, upstream, carry.conversation(), progress)
+        answered = partial(self._note_answered, upstream, carry.authenticate, progress)
         progress.relay = self.relays.relay(client.stream, upstream.stream, flight, answered)
         end = await progress.relay.run()
         if carry.reply_expected and not end.upstream_spoke:
@@ -183,6 +308,29 @@ class Bridge:
             if rejected or end.closed_by is ClosedBy.UPSTREAM:
                 raise early
         return end
+
+    def _note_answered(
+        self, upstream: UpstreamConnection, authenticate: bool, progress: Progress
+    ) -> None:
+        """The upstream's first byte is here."""
+        upstream.remember()
+        if authenticate:  # a later rejection is a new one, which a renewal may explain
+            self._rejections.pop(progress.generation, None)
+
+    async def _converse_unheard(
+        self,
+        client: Client,
+        upstream: UpstreamConnection,
+        conversation: Conversation,
+        progress: Progress,
+    ) -> None:
+        """Have a conversation with the upstream that the client knows nothing about."""
+        try:
+            with trio.fail_after(self.handshake_timeout):
+                await converse(client, upstream, conversation, progress, greeted=False)
+        except trio.TooSlowError as error:
+            step = "opening of the database protocol"
+            raise too_slow(step, upstream.address, self.handshake_timeout) from error
 
     async def _greet(self, upstream: UpstreamConnection, greeting: UpstreamGreeting) -> None:
         """Say what the upstream waits for and the client does not know about."""
@@ -209,13 +357,18 @@ class Bridge:
 
     async def _pause(
         self,
-        client: Client,
-        carry: Carry,
+        watched: Client | None,
         attempts: Attempts,
         error: UpstreamError,
         progress: Progress,
     ) -> bool:
         """Wait until the next attempt is due; returns False when there is none.
+
+        Args:
+            watched: The client whose leaving ends the wait.
+            attempts: Decides about the next one.
+            error: How the last one failed.
+            progress: Knows which identity that had.
 
         Raises:
             ClientGone: The client has left meanwhile.
@@ -239,13 +392,13 @@ class Bridge:
                 renewed=retry.renewed,
             )
         )
-        ends = [self._stopping.wait, *([client.wait_until_left] if carry.reply_expected else ())]
+        ends = [self._stopping.wait, *([watched.wait_until_left] if watched else ())]
         with trio.move_on_after(retry.pause):
             if retry.renewed:
                 await _wait_unless(ends, partial(self.store.newer_than, progress.generation))
             else:
                 await _wait_unless(ends, trio.sleep_forever)
-        if client.left:
+        if watched is not None and watched.left:
             reason = f"the client left while it was kept waiting, because {error.message}"
             raise ClientGone(reason, error.code, untold=error) from error
         if self._stopping.is_set():
@@ -262,6 +415,20 @@ class Bridge:
         if generation not in self._rejections:
             self._rejections = {generation: now}
         return min(longest, max(0.0, self._rejections[generation] + self.connect_grace - now))
+
+
+async def _read_greeting(upstream: UpstreamConnection, reader: GreetingReader) -> Greeting:
+    try:
+        while received := await upstream.stream.receive_some():
+            if (greeting := reader.receive(received)) is not None:
+                return greeting
+    except (trio.BrokenResourceError, LayerError) as error:
+        raise explain_early_end(upstream.address, error) from error
+    raise explain_early_end(upstream.address, None)
+
+
+def _do_nothing() -> None:
+    """The upstream's first byte came long ago."""
 
 
 async def _wait_unless(

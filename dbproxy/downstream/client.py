@@ -10,8 +10,8 @@ from typing import Final
 import trio
 
 from dbproxy.errors import ClientError, Code, DBProxyError
-from dbproxy.layers import Layer, LayerError
-from dbproxy.protocols import Carry, Prologue, Reply, StartTLS
+from dbproxy.layers import Layer, LayerError, TDSHandshakeLayer
+from dbproxy.protocols import Answering, Carry, Prologue, Refuser, Reply, StartTLS
 from dbproxy.relay import LayeredStream
 
 __all__ = ["Client", "ClientGone"]
@@ -53,6 +53,7 @@ class Client:
     def __init__(self, transport: trio.abc.HalfCloseableStream) -> None:
         self.stream = LayeredStream(transport)
         self._prologue: Prologue | None = None
+        self._refuser: Refuser | None = None
         self._spoke = False  # before the present prologue
         self._can_be_told = True
         self._left = False
@@ -75,7 +76,10 @@ class Client:
             ClientGone: The client went away first.
         """
         self._spoke, self._prologue = self.spoke, prologue
+        self._refuser = prologue
         try:
+            if prologue.opening:
+                await self.stream.send_all(prologue.opening)
             while data := await self.stream.receive_some():
                 for event in prologue.receive(data):
                     if not isinstance(event, Reply):
@@ -89,8 +93,33 @@ class Client:
             raise ClientGone(parting.message, parting.code)
         raise ClientGone("the client closed the connection before its first message was complete")
 
-    async def start_tls(self, layer: Layer, received: bytes) -> None:
+    async def see_whether_it_stays(self, prologue: Prologue, moment: float) -> None:
+        """Give a client that only looks whether somebody listens a moment to go away.
+
+        Args:
+            prologue: Knows what to make of a client that speaks already.
+            moment: Seconds.
+
+        Raises:
+            ClientError: The client speaks although it should listen first.
+            ClientGone: It went away.
+        """
+        with trio.move_on_after(moment):
+            await self.read_prologue(prologue)
+
+    def continue_with(self, refuser: Refuser) -> None:
+        """From now on, what a refusal must look like is known by another one."""
+        self._refuser = refuser
+
+    async def start_tls(
+        self, layer: Layer, received: bytes, packing: TDSHandshakeLayer | None = None
+    ) -> None:
         """Complete a TLS handshake as the server.
+
+        Args:
+            layer: TLS.
+            received: The first bytes of the handshake, when they came already.
+            packing: Packs the handshake, where the protocol wants that.
 
         Raises:
             ClientError: `client-tls-failed`.
@@ -98,7 +127,12 @@ class Client:
         """
         self._can_be_told = False  # a client whose handshake failed has been sent an alert
         try:
-            await self.stream.add_layer(layer, received)
+            if packing is None:
+                await self.stream.add_layer(layer, received)
+            else:
+                await self.stream.add_layer(packing, received)
+                await self.stream.add_layer(layer)
+                packing.finish()
         except trio.BrokenResourceError as error:
             raise ClientGone("the client reset the connection during the TLS handshake") from error
         except LayerError as error:
@@ -127,18 +161,27 @@ class Client:
 
     async def refuse(self, error: DBProxyError) -> None:
         """Tell the client why, as well as its protocol and its present state allow, and close."""
-        if self._prologue is None:
+        if self._refuser is None:
             return
         if not self._can_be_told:
             await self.break_off()
             return
         with trio.move_on_after(_REFUSAL_TIMEOUT):
             try:
-                if refusal := self._prologue.refusal(error):
+                if refusal := self._refuser.refusal(error):
                     await self.stream.send_all(refusal)
+                if (answering := self._refuser.further(error)) is not None:
+                    await self._answer_on(answering)
             except (trio.BrokenResourceError, LayerError):
                 return  # it is gone; the record has the reason
             await self.linger()
+
+    async def _answer_on(self, answering: Answering) -> None:
+        """Answer a refused client that goes on speaking, for a moment."""
+        with trio.move_on_after(_LINGER):
+            while said := await self.stream.receive_some():
+                if answer := answering(said):
+                    await self.stream.send_all(answer)
 
     async def linger(self) -> None:
         """End our direction, and give the client a moment to read what it was sent."""

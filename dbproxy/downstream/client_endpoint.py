@@ -30,11 +30,13 @@ class ClientEndpoint:
         host: The name to call, or the directory of a Unix socket.
         hostaddr: The IP address to connect to, where the name would not lead there; or None.
         port: The TCP port, or the number in the Unix socket's name.
+        socket: The Unix socket, if it is one.
     """
 
     host: str
     hostaddr: str | None
     port: int
+    socket: Path | None = None
 
 
 def client_endpoint(name: object, protocol: DatabaseProtocol, host: str) -> ClientEndpoint:
@@ -49,7 +51,8 @@ def client_endpoint(name: object, protocol: DatabaseProtocol, host: str) -> Clie
         return ClientEndpoint(host, _address_for_clients(name[0], host), name[1])
     path = Path(os.fsdecode(name)) if isinstance(name, str | bytes) else Path()
     port = protocol.port_of_socket(path.name)
-    return ClientEndpoint(str(path.parent), None, protocol.default_port if port is None else port)
+    port = protocol.default_port if port is None else port
+    return ClientEndpoint(str(path.parent), None, port, socket=path)
 
 
 def _address_for_clients(listening: str, host: str) -> str | None:

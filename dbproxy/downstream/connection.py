@@ -1,13 +1,15 @@
 """The life of one connection: admission, the bridge to the upstream, and exactly one record.
 
 Read `ConnectionHandler.handle` and `_serve` from top to bottom: that is the order in which things
-happen to a connection.
+happen to a connection. What comes first, the client's words or the upstream's, depends on the
+protocol, so there are two ways through the middle: `_hear_client_first` and `_hear_upstream_first`.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
+from typing import Final
 
 import trio
 
@@ -26,12 +28,17 @@ from dbproxy.events import (
     Event,
 )
 from dbproxy.identity import IdentityStore
-from dbproxy.protocols import Carry, DatabaseProtocol
+from dbproxy.protocols import Carry, DatabaseProtocol, Greeting, GreetingReader
 from dbproxy.relay import Liveness, RelayEnd, keep_alive
 from dbproxy.settings import Mode
 from dbproxy.upstream import explain_early_end, explain_loss
 
 __all__ = ["ConnectionHandler"]
+
+_PROBE_MOMENT: Final = 0.005
+"""Seconds in which a client that waits for a greeting may go away without costing a connection to
+the Teleport Proxy. Port checks connect and close at once; a client that stays waits as long for the
+Teleport Proxy anyway, several times over."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -96,13 +103,12 @@ class ConnectionHandler:
 
     async def _serve(self, client: Client, progress: Progress) -> None:
         try:
-            carry = await self._admit(client)
-            progress.user, progress.database = carry.user, carry.database
-            end = await self.bridge.carry(client, carry, progress)
+            if self.protocol.greeting_reader() is None:
+                carry, end = await self._hear_client_first(client, progress)
+            else:
+                carry, end = await self._hear_upstream_first(client, progress)
         except ClientGone as gone:
-            outcome = "abandoned" if client.spoke else "probe"
-            reason = gone.reason if client.spoke else None
-            progress.end(outcome, ClosedBy.CLIENT, reason, gone.code)
+            self._note_gone(client, progress, gone)
             if gone.untold is not None:
                 await client.refuse(gone.untold)
         except DBProxyError as error:
@@ -115,6 +121,38 @@ class ConnectionHandler:
                 await client.break_off()  # half an answer must not look like a whole one
             elif not end.client_ended:
                 await client.linger()
+
+    async def _hear_client_first(
+        self, client: Client, progress: Progress
+    ) -> tuple[Carry, RelayEnd]:
+        carry = await self._admit(client)
+        progress.user, progress.database = carry.user, carry.database
+        return carry, await self.bridge.carry(client, carry, progress)
+
+    async def _hear_upstream_first(
+        self, client: Client, progress: Progress
+    ) -> tuple[Carry, RelayEnd]:
+        await client.see_whether_it_stays(self.protocol.prologue(self.mode), _PROBE_MOMENT)
+        authenticate = self.mode is not Mode.PASSTHROUGH
+        async with self.bridge.greeted(
+            client, self._new_greeting_reader, authenticate, progress
+        ) as upstream:
+            progress.said_down += upstream.greeting.size
+            carry = await self._admit(client, upstream.greeting)
+            progress.user, progress.database = carry.user, carry.database
+            return carry, await self.bridge.carry_on(client, upstream, carry, progress)
+
+    def _new_greeting_reader(self) -> GreetingReader:
+        reader = self.protocol.greeting_reader()
+        assert reader is not None  # noqa: S101 - asked only in protocols that have one
+        return reader
+
+    def _note_gone(self, client: Client, progress: Progress, gone: ClientGone) -> None:
+        if client.spoke:
+            progress.end("abandoned", ClosedBy.CLIENT, gone.reason, gone.code)
+        else:
+            guess = gone.reason if gone.code is not None else None
+            progress.end("probe", ClosedBy.CLIENT, guess)
 
     def _note_end(self, progress: Progress, carry: Carry, end: RelayEnd) -> None:
         if carry.reply_expected:
@@ -131,9 +169,9 @@ class ConnectionHandler:
             reason = None if end.error is None else str(end.error) or type(end.error).__name__
             progress.end(outcome, end.closed_by, reason)
 
-    async def _admit(self, client: Client) -> Carry:
+    async def _admit(self, client: Client, greeting: Greeting | None = None) -> Carry:
         with trio.move_on_after(self.prologue_timeout):
-            return await self.admission.admit(client)
+            return await self.admission.admit(client, greeting)
         raise ClientError(
             Code.CLIENT_STALLED,
             f"the client did not complete its first message within {self.prologue_timeout:g} s",

@@ -18,7 +18,8 @@ STOPPED: Final = "stopped"
 class Progress:
     """Filled in as the connection goes on; until it says otherwise, dbproxy was stopped.
 
-    The attributes are those of the record, and `upstream`: the address that was dialled.
+    The attributes are those of the record; `upstream`: the address that was dialled; `said_up` and
+    `said_down`: bytes to the upstream and to the client before the relay began to count.
     """
 
     id: int
@@ -30,6 +31,8 @@ class Progress:
     prewarmed: bool = False
     upstream: str = ""
     relay: AnyRelay | None = None
+    said_up: int = 0
+    said_down: int = 0
     user: str | None = None
     database: str | None = None
     closed_by: ClosedBy = ClosedBy.DBPROXY
@@ -61,8 +64,8 @@ class Progress:
             generation=self.generation,
             attempts=self.attempts,
             prewarmed=self.prewarmed,
-            bytes_up=relay.bytes_up if relay else 0,
-            bytes_down=relay.bytes_down if relay else 0,
+            bytes_up=self.said_up + (relay.bytes_up if relay else 0),
+            bytes_down=self.said_down + (relay.bytes_down if relay else 0),
             opened_at=self.opened_at,
             duration=now - self.started,
             closed_by=self.closed_by,

@@ -21,8 +21,13 @@ from dbproxy.downstream.client import Client
 from dbproxy.downstream.local_authority import ServerCertificate
 from dbproxy.errors import ClientError, Code, IdentityError
 from dbproxy.identity import Identity, IdentityStore, parse_subject
-from dbproxy.layers import MALFORMED_CERTIFICATE, TLSLayer, describe_verify_error
-from dbproxy.protocols import Carry, DatabaseProtocol, StartTLS
+from dbproxy.layers import (
+    MALFORMED_CERTIFICATE,
+    TDSHandshakeLayer,
+    TLSLayer,
+    describe_verify_error,
+)
+from dbproxy.protocols import Carry, DatabaseProtocol, Greeting, StartTLS
 from dbproxy.settings import Mode
 
 __all__ = ["TerminatingAdmission"]
@@ -57,40 +62,47 @@ class TerminatingAdmission:
         self._server_certificate = server_certificate
         self._store = store
         self._clock = clock
-        self._context: tuple[int, SSL.Context] | None = None
+        self._generation = 0
+        self._contexts: dict[int, SSL.Context] = {}  # by their newest TLS version
 
-    async def admit(self, client: Client) -> Carry:
+    async def admit(self, client: Client, greeting: Greeting | None = None) -> Carry:
         """End TLS, read the first message inside, then judge the certificate.
 
         The first message is read even from a client that will be refused: a database client reads
         an answer only after it has asked.
         """
-        event = await client.read_prologue(self._protocol.prologue(Mode.TERMINATE))
+        first_words = greeting or self._protocol
+        event = await client.read_prologue(first_words.prologue(Mode.TERMINATE))
         if isinstance(event, Carry):
             return event  # a cancel request, which clients send without TLS
         identity = await self._store.fresh()
-        connection, judgement = self._accept(identity)
-        await client.start_tls(TLSLayer(connection), event.received)
-        inside = await client.read_prologue(
-            self._protocol.prologue(Mode.TERMINATE, inside_tls=True)
-        )
+        # In TDS packets TLS 1.3 would have no end of the handshake that both sides see: SQL Server
+        # does not do it there either ([MS-TDS] 2.1).
+        newest = SSL.TLS1_2_VERSION if event.in_tds_packets else SSL.TLS1_3_VERSION
+        connection, judgement = self._accept(identity, newest)
+        packing = TDSHandshakeLayer() if event.in_tds_packets else None
+        await client.start_tls(TLSLayer(connection), event.received, packing)
+        inside = await client.read_prologue(first_words.prologue(Mode.TERMINATE, inside_tls=True))
         await self._judge(_shown_certificate(connection), judgement)
         if isinstance(inside, StartTLS):
             raise ClientError(Code.CLIENT_PROTOCOL_ERROR, "the client began TLS inside TLS")
         return inside
 
-    def _accept(self, identity: Identity) -> tuple[SSL.Connection, _ClientJudgement]:
-        if self._context is None or self._context[0] != identity.generation:
-            self._context = (identity.generation, self._new_context(identity))
-        connection = SSL.Connection(self._context[1], None)
+    def _accept(self, identity: Identity, newest: int) -> tuple[SSL.Connection, _ClientJudgement]:
+        if self._generation != identity.generation:
+            self._generation, self._contexts = identity.generation, {}
+        if newest not in self._contexts:
+            self._contexts[newest] = self._new_context(identity, newest)
+        connection = SSL.Connection(self._contexts[newest], None)
         judgement = _ClientJudgement()
         connection.set_app_data(judgement)
         connection.set_accept_state()
         return connection, judgement
 
-    def _new_context(self, identity: Identity) -> SSL.Context:
+    def _new_context(self, identity: Identity, newest: int) -> SSL.Context:
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
         context.set_min_proto_version(SSL.TLS1_2_VERSION)
+        context.set_max_proto_version(newest)
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
         context.set_options(SSL.OP_NO_TICKET)
         context.use_certificate(self._server_certificate.certificate)

@@ -94,9 +94,10 @@ the port of the other. Letting it in would give it a database that its certifica
     ),
     Code.CLIENT_PROTOCOL_ERROR: Page(
         story="""\
-The message says what came: an HTTP request (a health check or a browser), an SSH greeting, a packet
-that PostgreSQL does not allow in that place. Bytes in plaintext behind a request for TLS are
-refused as well: accepted, they would pass for protected ones (CVE-2021-23214).""",
+The message says what came: an HTTP request (a health check or a browser), an SSH greeting, the
+client of another database, a packet that PostgreSQL does not allow in that place. The client is
+told in the protocol that it speaks, where that is recognised. Bytes in plaintext behind a request
+for TLS are refused as well: accepted, they would pass for protected ones (CVE-2021-23214).""",
         sees=Sees.MESSAGE,
         looks=(Look("ss -tnp 'dport = :12345'", "the programs that connect to the port"),),
         related=(Code.CLIENT_NOT_TLS, Code.CLIENT_STALLED),
@@ -105,8 +106,8 @@ refused as well: accepted, they would pass for protected ones (CVE-2021-23214)."
         story="""\
 Somebody connected, and no complete first message came within `--prologue-timeout`. A health check
 that opens a connection and keeps it, a client behind a debugger, or a network that loses packets
-looks like this. A connection that is closed without a byte is counted as a probe and is no
-problem.""",
+looks like this. So does a MySQL client on the port of another protocol: it waits to be greeted.
+A connection that is closed without a byte is counted as a probe and is no problem.""",
         sees=Sees.MESSAGE,
         looks=(Look("ss -tnp 'dport = :12345'", "the programs that connect to the port"),),
         related=(Code.CLIENT_PROTOCOL_ERROR,),

@@ -207,8 +207,10 @@ A difference of a few seconds is passed over.""",
         story="""\
 The protocol is Teleport's name for what the database speaks (`postgres`, `mysql`, `mongodb`, …); it
 stands in the certificate. dbproxy has to know it to answer a client's first packets and to say no
-in a way that the client understands. Databases that speak PostgreSQL's protocol under a name of
-their own, such as CockroachDB and Redshift, have names of their own in Teleport as well.""",
+in a way that the client understands. `--protocol` names another one than the certificate does, for
+databases that speak a known protocol under a name of their own. With `--alpn` and the value that
+Teleport knows a protocol by, one that dbproxy does not know is carried too, byte by byte; its
+clients are not told what goes wrong.""",
         sees=Sees.NO_PORT,
         looks=(Look(_IDENTITY, "the protocol that the certificate names"),),
         related=(Code.SERVICE_MISMATCH,),

@@ -10,7 +10,7 @@ from typing import Final
 from dbproxy.errors import PROBLEMS, Code, Fault
 from dbproxy.explain.lookup import page_of
 from dbproxy.explain.page import Look, Page
-from dbproxy.protocols.postgres import sqlstate_of
+from dbproxy.protocols.wire.postgres import sqlstate_of
 
 __all__ = ["Section", "put_right_by", "sections"]
 
@@ -65,6 +65,6 @@ def sections(code: Code) -> Iterator[Section]:
 def _what_the_client_sees(code: Code, page: Page) -> Iterator[str]:
     yield page.sees.value
     if page.sees.is_message:
-        yield f"`FATAL: dbproxy: … [{code}]`"
+        yield f"`FATAL: dbproxy: … [{code}]` (in other protocols than PostgreSQL without `FATAL`)"
         yield f"`HINT: {PROBLEMS[code].client_hint}`"
         yield f"SQLSTATE (PostgreSQL): {sqlstate_of(code)}"

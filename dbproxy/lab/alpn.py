@@ -39,6 +39,7 @@ class Handler(Enum):
     """Who serves a connection that carries no route in its outer client certificate."""
 
     POSTGRES = "postgres"
+    MYSQL = "mysql"
     DATABASE_TLS = "database-tls"
     HTTP = "http"
     UNSUPPORTED = "unsupported"
@@ -91,6 +92,8 @@ def _is_mysql_version(value: str, server: Sequence[str]) -> bool:
 def _handler_of(value: str) -> Handler:
     if value == POSTGRES:
         return Handler.POSTGRES
+    if value == MYSQL or value.startswith(f"{MYSQL}-"):
+        return Handler.MYSQL
     if value in DATABASE_TLS:
         return Handler.DATABASE_TLS
     return Handler.HTTP if value == HTTP else Handler.UNSUPPORTED

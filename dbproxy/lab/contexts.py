@@ -25,7 +25,7 @@ class Contexts:
         outer: web certificate; client certificate verified if given.
         upgraded: host certificate, for the outer connection inside of an upgraded one; client
             certificate verified if given.
-        postgres: host certificate; client certificate of the User CA required.
+        postgres: host certificate; client certificate of the User CA required; for MySQL, too.
         database_tls: host certificate; client certificate of any CA of the cluster required.
     """
 

@@ -16,12 +16,17 @@ import trio
 from dbproxy.lab.address import open_address, parse_address
 from dbproxy.lab.audit import AuditLog, Session
 from dbproxy.lab.errors import AccessDenied, LabError
+from dbproxy.lab.mysql_login import log_in
+from dbproxy.lab.mysqlwire import ERR, Packet, parse_login
+from dbproxy.lab.mysqlwire import error as mysql_error
 from dbproxy.lab.pgwire import CancelRequest, StartupMessage, error_response
 from dbproxy.lab.relay import relay
 from dbproxy.lab.roles import Role, check_access
 from dbproxy.lab.subject import SubjectFields
 
 DATABASE_USAGE: Final = "usage:db"
+MYSQL_ERROR: Final = 1105
+"""What MySQL clients of Teleport are told about access that is denied (ER_UNKNOWN_ERROR)."""
 CANCEL_TIMEOUT: Final = 10.0
 """Seconds that a database may take to close the connection that carried a cancel request."""
 
@@ -43,6 +48,7 @@ class DatabaseResource:
         address: where the real database is: ``HOST:PORT`` or ``unix:///dir/.s.PGSQL.5432``.
         protocol: the database protocol as Teleport names it, such as ``postgres``.
         labels: what roles select it by.
+        version: what the Proxy's greeting tells MySQL clients; empty for its own.
 
     Raises:
         LabError: the address has neither form.
@@ -52,6 +58,7 @@ class DatabaseResource:
     address: str
     protocol: str = "postgres"
     labels: Mapping[str, str] = field(default_factory=dict)
+    version: str = ""
 
     def __post_init__(self) -> None:
         parse_address(self.address)
@@ -123,13 +130,58 @@ class DatabaseService:
             return
         await self._carry(client, server, session, startup.encode() + rest)
 
+    async def serve_mysql(
+        self,
+        client: trio.abc.HalfCloseableStream,
+        identity: SubjectFields,
+        response: Packet,
+        rest: bytes,
+    ) -> None:
+        """Serves one MySQL session; the caller closes ``client``.
+
+        Args:
+            client: plaintext stream to the client, which waits for OK or ERR.
+            identity: from the client's certificate.
+            response: the client's login; empty user and database come from the certificate.
+            rest: bytes that the client sent behind it.
+
+        Raises:
+            MySQLWireError: the login is none.
+        """
+        login = parse_login(response.payload)
+        login = login.completed(user=identity.db_user, database=identity.db_name)
+        session = _session(identity, "mysql", user=login.user, name=login.database)
+        number = response.number + 1
+        try:
+            resource = self.find(identity.service)
+            self._authorize(identity, resource, user=login.user, name=login.database)
+            server = await _connect(resource)
+        except LabError as error:
+            session.error = str(error)
+            self._audit.denied(session)
+            await client.send_all(mysql_error(number, MYSQL_ERROR, str(error)).encode())
+            return
+        async with server:
+            answer = await log_in(server, login)
+            await client.send_all(Packet(number, answer).encode())
+            if answer[0] != ERR:
+                await self._carry(client, server, session, rest)
+
     async def serve_raw(
-        self, client: trio.abc.HalfCloseableStream, identity: SubjectFields
+        self,
+        client: trio.abc.HalfCloseableStream,
+        identity: SubjectFields,
+        first: bytes = b"",
     ) -> None:
         """Serves one session of any other protocol, whose bytes it does not understand.
 
         User and database name are the certificate's. The roles are asked only when it has both,
         since some protocols know no user and some no database name.
+
+        Args:
+            client: plaintext stream to the client.
+            identity: from the client's certificate.
+            first: bytes that the client has sent already.
 
         Raises:
             LabError: the session is refused or the database unreachable; nothing has been sent.
@@ -146,7 +198,7 @@ class DatabaseService:
             session.error = str(error)
             self._audit.denied(session)
             raise
-        await self._carry(client, server, session, b"")
+        await self._carry(client, server, session, first)
 
     async def cancel(self, identity: SubjectFields, request: CancelRequest) -> None:
         """Forwards a cancel request and waits until the database has taken it.
@@ -179,8 +231,9 @@ class DatabaseService:
     ) -> None:
         async with server:
             with self._audit.session(session):
-                await server.send_all(first)
-                session.add_from_client(len(first))
+                if first:
+                    await server.send_all(first)
+                    session.add_from_client(len(first))
                 await relay(
                     client,
                     server,

@@ -34,8 +34,10 @@ from dbproxy.lab.gatekeeper import Gatekeeper
 from dbproxy.lab.handshake import Handshake
 from dbproxy.lab.hello import read_client_hello
 from dbproxy.lab.identity import certificate_of, identity_of
+from dbproxy.lab.mysql_handler import MySQLHandler
 from dbproxy.lab.postgres_handler import PostgresHandler
 from dbproxy.lab.proxy_options import ProxyOptions
+from dbproxy.lab.sqlserver_handler import agree_on_no_encryption
 from dbproxy.lab.streams import READ_SIZE, LingeringStream, PingStream, PrefixedStream
 from dbproxy.lab.subject import SubjectFields
 from dbproxy.lab.tls import TLSServerStream
@@ -86,6 +88,12 @@ class Proxy:
         self._options = options
         self._alpn = supported_alpn(options)
         self._postgres = PostgresHandler(
+            database,
+            lambda: contexts.current().postgres,
+            options.handshake_timeout,
+            gatekeeper.last_word,
+        )
+        self._mysql = MySQLHandler(
             database,
             lambda: contexts.current().postgres,
             options.handshake_timeout,
@@ -216,6 +224,8 @@ class Proxy:
             await self._serve_tunnel(stream, facts.identity, facts.peer)
         elif handler is alpn.Handler.POSTGRES:
             await self._postgres.serve_tls(stream)
+        elif handler is alpn.Handler.MYSQL:
+            await self._mysql.serve_tls(stream, facts.alpn_offered)
         elif handler is alpn.Handler.DATABASE_TLS:
             await self._serve_database_tls(stream)
         else:
@@ -229,6 +239,11 @@ class Proxy:
         self._database.find(identity.service)
         if identity.protocol in POSTGRES_FAMILY:
             await self._postgres.serve_tunnel(stream, identity)
+        elif identity.protocol == "mysql":
+            await self._mysql.serve_tunnel(stream, identity)
+        elif identity.protocol == "sqlserver":
+            rest = await agree_on_no_encryption(stream)
+            await self._database.serve_raw(stream, identity, rest)
         else:
             await self._database.serve_raw(stream, identity)
 

@@ -3,6 +3,7 @@
 from dbproxy.layers.base import Layer, LayerError, TruncatedError
 from dbproxy.layers.ping import PingError, PingLayer
 from dbproxy.layers.stack import LayerStack
+from dbproxy.layers.tds import TDSHandshakeError, TDSHandshakeLayer
 from dbproxy.layers.tls import TLSError, TLSLayer
 from dbproxy.layers.verify import MALFORMED_CERTIFICATE, describe_verify_error
 from dbproxy.layers.websocket import WebSocketError, WebSocketLayer
@@ -14,6 +15,8 @@ __all__ = [
     "LayerStack",
     "PingError",
     "PingLayer",
+    "TDSHandshakeError",
+    "TDSHandshakeLayer",
     "TLSError",
     "TLSLayer",
     "TruncatedError",

@@ -23,7 +23,8 @@ What each means depends on the mode:
 
 The refusal is an ErrorResponse. Before TLS libpq hides its text (CVE-2024-10977) and says "server
 sent an error response during SSL exchange"; the log has the reason then. A TLS client on a tunnel
-port gets a TLS alert, which is what it understands.
+port gets a TLS alert, which is what it understands, and a client of another protocol is told in its
+own words, where it is recognised.
 
 Tested in `tests/unit/protocols/test_postgres.py`, split at every byte, and with real clients in
 `tests/integration/`.
@@ -46,10 +47,23 @@ from dbproxy.protocols.base import (
     StartTLS,
     UpstreamGreeting,
 )
+from dbproxy.protocols.misuse import (
+    foreign,
+    tls_declined,
+    tls_inside_tls,
+    tls_missing,
+    tls_on_plain_port,
+)
+from dbproxy.protocols.recognise import Undecided, recognise
+from dbproxy.protocols.wire import Answering, Wire
+from dbproxy.protocols.wire.mysql import told_to_the_silent
+from dbproxy.protocols.wire.postgres import PostgresWire
+from dbproxy.protocols.wire.tls import TLS
 from dbproxy.settings import Mode
 
-__all__ = ["Postgres", "PostgresPrologue", "error_response", "sqlstate_of"]
+__all__ = ["Postgres", "PostgresPrologue"]
 
+_TLS: Final = TLS()
 _SSL_REQUEST: Final = 1234 << 16 | 5679
 _GSSENC_REQUEST: Final = 1234 << 16 | 5680
 _CANCEL_REQUEST: Final = 1234 << 16 | 5678
@@ -57,67 +71,17 @@ _PROTOCOL_3: Final = 3
 
 _SSL_REQUEST_PACKET: Final = (8).to_bytes(4, "big") + _SSL_REQUEST.to_bytes(4, "big")
 _HEADER_SIZE: Final = 8
+_BEGINNINGS: Final = (b"", b"\0", b"\0\0", b"\x16")
+"""How a packet's length begins, whose upper half is always 0; the last one begins a ClientHello."""
 _CANCEL_SIZES: Final = range(16, 268 + 1)
 """Process id and a secret key of 4 to 256 bytes (protocol 3.2)."""
 _MAX_STARTUP_SIZE: Final = 10_000
 """MAX_STARTUP_PACKET_LENGTH of the PostgreSQL server (`src/include/libpq/pqcomm.h`)."""
 
-_TLS_HANDSHAKE: Final = b"\x16\x03"
-"""A TLS record of type handshake, any version 3.x (RFC 8446 §5.1)."""
-_TLS_ALERT_HANDSHAKE_FAILURE: Final = b"\x15\x03\x03\x00\x02\x02\x28"
-"""A fatal handshake_failure alert in the clear (RFC 8446 §6): a TLS client reports it."""
-
 _SOCKET_PREFIX: Final = ".s.PGSQL."
 """libpq finds a Unix socket by directory and port (PostgreSQL documentation, 32.1.2, `host`)."""
 _SOCKET_NAME: Final = re.compile(rf"{re.escape(_SOCKET_PREFIX)}([1-9][0-9]{{0,4}})")
 _HIGHEST_PORT: Final = 65535
-
-_SQLSTATES: Final = {
-    Code.OUTBOUND_PROXY_UNREACHABLE: "08001",
-    Code.OUTBOUND_PROXY_REFUSED: "08001",
-    Code.UPSTREAM_UNREACHABLE: "08001",
-    Code.UPSTREAM_UNTRUSTED: "08001",
-    Code.UPSTREAM_CHAIN_INCOMPLETE: "08001",
-    Code.UPSTREAM_SELF_SIGNED: "08001",
-    Code.UPSTREAM_CERTIFICATE_EXPIRED: "08001",
-    Code.UPSTREAM_CERTIFICATE_NOT_YET_VALID: "08001",
-    Code.UPSTREAM_NAME_MISMATCH: "08001",
-    Code.UPSTREAM_NAME_MISSING: "08001",
-    Code.UPSTREAM_CERTIFICATE_PURPOSE: "08001",
-    Code.UPSTREAM_SIGNATURE_WEAK: "08001",
-    Code.UPSTREAM_KEY_WEAK: "08001",
-    Code.UPSTREAM_PIN_MISMATCH: "08001",
-    Code.UPSTREAM_TLS_TOO_OLD: "08001",
-    Code.UPSTREAM_NOT_TELEPORT: "08001",
-    Code.UPSTREAM_TLS_FAILED: "08001",
-    Code.ALPN_NOT_SUPPORTED: "08001",
-    Code.TLS_ROUTING_OFF: "08001",
-    Code.UPGRADE_FAILED: "08001",
-    Code.TOO_MANY_FILES: "53000",  # insufficient resources
-    Code.UPSTREAM_CLOSED_EARLY: "08006",
-    Code.UPSTREAM_PROTOCOL_ERROR: "08006",
-    Code.CLIENT_PROTOCOL_ERROR: "08P01",
-    Code.CLIENT_TLS_ON_TUNNEL: "08P01",
-    Code.CLIENT_STALLED: "08P01",
-    Code.INTERNAL_ERROR: "XX000",
-}
-_SQLSTATE_NOT_AUTHORIZED: Final = "28000"
-"""invalid_authorization_specification: all that is wrong with an identity, ours or the client's."""
-
-
-def sqlstate_of(code: Code) -> str:
-    """The SQLSTATE that a client is told for a problem (PostgreSQL documentation, appendix A)."""
-    return _SQLSTATES.get(code, _SQLSTATE_NOT_AUTHORIZED)
-
-
-def error_response(sqlstate: str, message: str, hint: str) -> bytes:
-    """An ErrorResponse with severity FATAL."""
-    fields = {"S": "FATAL", "V": "FATAL", "C": sqlstate, "M": message, "H": hint}
-    body = b"".join(
-        key.encode() + value.replace("\0", " ").encode() + b"\0" for key, value in fields.items()
-    )
-    body += b"\0"
-    return b"E" + (len(body) + 4).to_bytes(4, "big") + body
 
 
 class _State(Enum):
@@ -127,20 +91,22 @@ class _State(Enum):
     """An event said what to do; nothing more is read here."""
     CANCELLING = auto()
     """The client sent a CancelRequest, which is never answered."""
-    SPEAKS_TLS = auto()
-    """The client sent a ClientHello, so it understands alerts only."""
 
 
 class PostgresPrologue(Prologue):
     """Reads the first packets of one client."""
 
-    def __init__(self, mode: Mode, *, inside_tls: bool = False) -> None:
+    def __init__(
+        self, mode: Mode, *, inside_tls: bool = False, readable_name: str = "PostgreSQL"
+    ) -> None:
         self._mode = mode
         self._inside_tls = inside_tls
+        self._readable_name = readable_name
         self._buffer = b""
         self._state = _State.OPEN
         self._started = False
         self._declined: set[int] = set()
+        self._speaks: Wire = PostgresWire()
 
     @property
     def started(self) -> bool:
@@ -157,34 +123,35 @@ class PostgresPrologue(Prologue):
 
     def _next_packet(self) -> bytes | None:
         """The next whole packet, or None while it is incomplete; a ClientHello is cut nowhere."""
-        if self._buffer[:2] == _TLS_HANDSHAKE:
+        if _TLS.begins(self._buffer):
             packet, self._buffer = self._buffer, b""
             return packet
+        if self._buffer[:2] not in _BEGINNINGS:
+            self._check_foreign()
+            return None
         if len(self._buffer) < _HEADER_SIZE:
-            self._check_beginning()
             return None
         length = int.from_bytes(self._buffer[:4], "big")
         if not _HEADER_SIZE <= length <= _MAX_STARTUP_SIZE:
-            raise self._not_postgres()
+            raise foreign(self._readable_name, None, self._buffer)
         if len(self._buffer) < length:
             return None
         packet, self._buffer = self._buffer[:length], self._buffer[length:]
         return packet
 
-    def _check_beginning(self) -> None:
-        """Recognise a foreign protocol by its first bytes: the length's upper half is always 0."""
-        beginning = self._buffer[:2]
-        if beginning not in (b"", b"\0", b"\0\0", _TLS_HANDSHAKE[:1]):
-            raise self._not_postgres()
-
-    def _not_postgres(self) -> ClientError:
-        return ClientError(
-            Code.CLIENT_PROTOCOL_ERROR,
-            f"this port carries PostgreSQL, and the client began with {_what(self._buffer)}",
-        )
+    def _check_foreign(self) -> None:
+        """Recognise a foreign protocol, as soon as its bytes tell."""
+        try:
+            wire = recognise(self._buffer)
+        except Undecided:
+            if len(self._buffer) < _HEADER_SIZE:
+                return
+            wire = None
+        self._speaks = wire if wire is not None else self._speaks
+        raise foreign(self._readable_name, wire, self._buffer)
 
     def _on_packet(self, packet: bytes) -> Sequence[PrologueEvent]:
-        if packet[:2] == _TLS_HANDSHAKE:
+        if _TLS.begins(packet):
             return self._on_client_hello(packet)
         code = int.from_bytes(packet[4:8], "big")
         if code in (_SSL_REQUEST, _GSSENC_REQUEST) and len(packet) == _HEADER_SIZE:
@@ -201,16 +168,12 @@ class PostgresPrologue(Prologue):
         )
 
     def _on_client_hello(self, packet: bytes) -> Sequence[PrologueEvent]:
-        self._state = _State.SPEAKS_TLS
+        self._state, self._speaks = _State.DONE, _TLS
         if self._inside_tls:
-            raise ClientError(Code.CLIENT_PROTOCOL_ERROR, "the client began TLS inside TLS")
+            raise tls_inside_tls()
         if self._mode is Mode.TUNNEL:
-            raise ClientError(
-                Code.CLIENT_TLS_ON_TUNNEL,
-                "the client began a TLS handshake, and this port takes plaintext (--tunnel)",
-            )
+            raise tls_on_plain_port()
         if self._mode is Mode.TERMINATE:
-            self._state = _State.DONE
             return [StartTLS(packet)]
         # Teleport's PostgreSQL handler waits for an SSLRequest, which such a client never sends.
         return [Carry(packet, authenticate=False, greeting=Postgres.starttls)]
@@ -245,29 +208,24 @@ class PostgresPrologue(Prologue):
     def _on_startup_message(self, packet: bytes) -> Sequence[PrologueEvent]:
         self._state = _State.DONE
         if self._mode is not Mode.TUNNEL and not self._inside_tls:
-            raise ClientError(
-                Code.CLIENT_NOT_TLS, "the client connected without TLS, and this port requires it"
-            )
+            raise tls_missing()
         first_flight, self._buffer = packet + self._buffer, b""
         user, database = _user_and_database(packet)
         return [Carry(first_flight, authenticate=True, user=user, database=database)]
 
     @property
     def parting(self) -> ClientError | None:
-        if _SSL_REQUEST not in self._declined:
-            return None
-        return ClientError(
-            Code.CLIENT_TLS_ON_TUNNEL,
-            "the client asked for TLS, which this port declines (--tunnel), and went away",
-        )
+        return tls_declined() if _SSL_REQUEST in self._declined else None
 
     def refusal(self, error: DBProxyError) -> bytes:
-        if self._state is _State.CANCELLING or not self._started:
+        if not self._started:
+            return b"" if self._inside_tls else told_to_the_silent(error, self._readable_name)
+        if self._state is _State.CANCELLING:
             return b""
-        if self._state is _State.SPEAKS_TLS:
-            return _TLS_ALERT_HANDSHAKE_FAILURE
-        message = f"dbproxy: {error.message} [{error.code}]"
-        return error_response(sqlstate_of(error.code), message, error.problem.client_hint)
+        return self._speaks.refusal(self._buffer, error)
+
+    def further(self, error: DBProxyError) -> Answering | None:
+        return self._speaks.further(self._buffer, error)
 
 
 def _user_and_database(startup_message: bytes) -> tuple[str | None, str | None]:
@@ -283,15 +241,6 @@ def _text(name: bytes | None) -> str | None:
     return name.decode(errors="replace") if name else None
 
 
-def _what(beginning: bytes) -> str:
-    """The first bytes of a foreign protocol, in words."""
-    if beginning.startswith((b"GET ", b"POST", b"HEAD", b"PUT ", b"OPTI", b"CONN", b"PRI ")):
-        return "an HTTP request"
-    if beginning.startswith(b"SSH-"):
-        return "an SSH greeting"
-    return f"bytes of another protocol (0x{beginning[:8].hex()})"
-
-
 class Postgres(DatabaseProtocol):
     """PostgreSQL (and what speaks its protocol)."""
 
@@ -304,7 +253,7 @@ class Postgres(DatabaseProtocol):
     session_awaits_client = True  # Teleport, lib/srv/db/postgres/proxy.go
 
     def prologue(self, mode: Mode, *, inside_tls: bool = False) -> PostgresPrologue:
-        return PostgresPrologue(mode, inside_tls=inside_tls)
+        return PostgresPrologue(mode, inside_tls=inside_tls, readable_name=self.readable_name)
 
     def server_alpn(self) -> bytes | None:
         return b"postgresql"

@@ -4,7 +4,12 @@ from dbproxy.upstream.address import ConfiguredAddress, ProxyAddress
 from dbproxy.upstream.attempts import Attempts, Retry
 from dbproxy.upstream.dial import UpstreamConnection, UpstreamDialer
 from dbproxy.upstream.discovery import Discovery, FixedRoute, RouteFinder
-from dbproxy.upstream.explain import explain_early_end, explain_loss, reasons_of
+from dbproxy.upstream.explain import (
+    explain_early_end,
+    explain_end_after_greeting,
+    explain_loss,
+    reasons_of,
+)
 from dbproxy.upstream.fetch import WebFetcher
 from dbproxy.upstream.first_answer import Fetch
 from dbproxy.upstream.names import parse_server_name
@@ -39,6 +44,7 @@ __all__ = [
     "WebFetcher",
     "ask_for_tls",
     "explain_early_end",
+    "explain_end_after_greeting",
     "explain_loss",
     "parse_pins",
     "parse_server_name",

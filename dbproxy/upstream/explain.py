@@ -22,6 +22,7 @@ __all__ = [
     "alpn_not_negotiated",
     "explain_connect_failure",
     "explain_early_end",
+    "explain_end_after_greeting",
     "explain_handshake_failure",
     "explain_loss",
     "not_teleport",
@@ -263,4 +264,20 @@ def explain_early_end(address: object, error: Exception | None) -> UpstreamError
         f"the Teleport Proxy at {address} {'reset' if reset else 'closed'} the connection before it"
         " sent anything",
         prospect=Prospect.SOON if reset else Prospect.ONCE,
+    )
+
+
+def explain_end_after_greeting(address: object, error: Exception | None) -> UpstreamError:
+    """The upstream ended when it had greeted, and before it answered the client's login.
+
+    Args:
+        address: The Teleport Proxy's.
+        error: How receiving failed; None for a clean end.
+    """
+    if isinstance(error, LayerError | SilenceError) and not isinstance(error, TruncatedError):
+        return explain_early_end(address, error)
+    how = "reset" if isinstance(error, trio.BrokenResourceError) else "closed"
+    return UpstreamError(
+        Code.UPSTREAM_CLOSED_EARLY,
+        f"the Teleport Proxy at {address} {how} the connection in the middle of the login",
     )

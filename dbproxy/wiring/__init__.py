@@ -3,6 +3,7 @@
 from dbproxy.wiring.admission import make_handler, server_certificate
 from dbproxy.wiring.identity import find_identity
 from dbproxy.wiring.listener import check_listen_address, open_listener_for
+from dbproxy.wiring.protocol import configured_protocol
 from dbproxy.wiring.proxy_address import proxy_address
 from dbproxy.wiring.started import Started, announce, describe_start
 from dbproxy.wiring.upstream import (
@@ -17,6 +18,7 @@ __all__ = [
     "Started",
     "announce",
     "check_listen_address",
+    "configured_protocol",
     "describe_start",
     "find_identity",
     "make_dialer",

@@ -3,7 +3,7 @@
 from functools import partial
 
 from dbproxy.events import PrewarmUnavailable, Subscriber
-from dbproxy.identity import IdentityStore
+from dbproxy.identity import IdentityStore, Route
 from dbproxy.protocols import DatabaseProtocol
 from dbproxy.settings import Mode, Settings
 from dbproxy.upstream import ReadyConnections, UpstreamDialer
@@ -25,7 +25,7 @@ def make_ready_connections(
     """
     if not settings.prewarm:
         return None
-    if not protocol.session_awaits_client:
+    if not _session_awaits_client(settings.mode, protocol, store.current.route):
         publish(
             PrewarmUnavailable(
                 reason=f"Teleport begins a {protocol.readable_name} session without waiting for the"
@@ -42,3 +42,9 @@ def make_ready_connections(
         authenticate=authenticate,
         publish=publish,
     )
+
+
+def _session_awaits_client(mode: Mode, protocol: DatabaseProtocol, route: Route) -> bool:
+    """Where we show a certificate, Teleport goes by its protocol, whatever `--protocol` says."""
+    same = mode is Mode.PASSTHROUGH or protocol.name == route.protocol
+    return same and protocol.session_awaits_client

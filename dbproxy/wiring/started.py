@@ -62,6 +62,7 @@ def describe_start(
         host=endpoint.host,
         hostaddr=endpoint.hostaddr,
         port=endpoint.port,
+        socket=endpoint.socket,
         mode=settings.mode,
         user=settings.db_user or identity.route.username,
         database=settings.db_name or identity.route.database,

@@ -41,6 +41,7 @@ from running_proxy import (
     running_proxy,
     tls_modes,
 )
+from stream_ends import receive_all
 
 from dbproxy import Code, Mode
 from dbproxy.events import ClosedBy, IdentityLoaded, IdentityReloadFailed
@@ -627,16 +628,40 @@ async def test_a_bare_tcp_probe_costs_nothing_upstream(
 
 @every_mode
 @pytest.mark.parametrize(
+    ("sent", "seen", "begins"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "an HTTP request", b"HTTP/1.1 400 "),
+        (b"SSH-2.0-OpenSSH_9.9\r\n", "an SSH greeting", b"dbproxy: "),
+        (b"*1\r\n$4\r\nPING\r\n", "a Redis command", b"-ERR dbproxy: "),
+    ],
+    ids=["http", "ssh", "redis"],
+)
+async def test_another_protocol_is_told_in_its_own_words(
+    mode: Mode, sent: bytes, seen: str, begins: bytes, proxy_in: ProxyIn, lab: Lab
+) -> None:
+    async with proxy_in(mode) as proxy, await proxy.connect() as client:
+        await client.send_all(sent)
+        await client.send_eof()
+        with trio.fail_after(PATIENCE):
+            answer = await receive_all(client)
+        record = await proxy.record()
+    reason = f"this port carries PostgreSQL, and the client began with {seen}"
+    assert answer.startswith(begins)
+    assert f"dbproxy: {reason} [client-protocol-error]".encode() in answer
+    assert (record.outcome, record.code) == ("refused", Code.CLIENT_PROTOCOL_ERROR)
+    assert not lab.handshakes
+
+
+@every_mode
+@pytest.mark.parametrize(
     ("sent", "seen"),
     [
-        (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "an HTTP request"),
-        (b"SSH-2.0-OpenSSH_9.9\r\n", "an SSH greeting"),
         (b"\xff\xfeq\x00\x01\x02\x03\x04", "bytes of another protocol (0xfffe710001020304)"),
         (b"\x00\x00\x00\x00\x00\x00\x00\x00", "bytes of another protocol (0x0000000000000000)"),
     ],
-    ids=["http", "ssh", "noise", "zeros"],
+    ids=["noise", "zeros"],
 )
-async def test_another_protocol_is_named(
+async def test_bytes_that_nobody_knows_are_shown(
     mode: Mode, sent: bytes, seen: str, proxy_in: ProxyIn, lab: Lab
 ) -> None:
     async with proxy_in(mode) as proxy, await proxy.connect() as client:
@@ -669,7 +694,7 @@ async def test_a_client_that_stalls_in_its_first_message_is_told(
 
 
 @every_mode
-async def test_a_client_that_says_nothing_is_closed_without_a_word(
+async def test_a_client_that_says_nothing_is_told_as_one_that_waits_to_be_greeted(
     mode: Mode, proxy_in: ProxyIn, lab: Lab
 ) -> None:
     async with (
@@ -677,9 +702,11 @@ async def test_a_client_that_says_nothing_is_closed_without_a_word(
         await proxy.connect() as client,
     ):
         with trio.fail_after(PATIENCE):
-            assert await client.receive_some() == b""
+            answer = await receive_all(client)
         await client.aclose()
         record = await proxy.record()
+    assert answer[3:5] == b"\0\xff"  # as MySQL's server says no
+    assert b"this port carries PostgreSQL, and the client said nothing [client-stalled]" in answer
     assert record.code is Code.CLIENT_STALLED
     assert not lab.handshakes
 

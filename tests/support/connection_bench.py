@@ -64,7 +64,6 @@ class FakeDialer(UpstreamDialer):
         self, protocol: DatabaseProtocol, identity: Identity, *, authenticate: bool
     ) -> UpstreamConnection:
         await trio.lowlevel.checkpoint()
-        assert protocol is POSTGRES
         self.dials.append(authenticate)
         upstream = self._upstreams.pop(0)
         if isinstance(upstream, Exception):
@@ -135,16 +134,17 @@ def bench_maker(store: IdentityStore) -> MakeBench:
         admission: Admission | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         connect_grace: float = 0,
+        protocol: DatabaseProtocol = POSTGRES,
     ) -> Bench:
         dialer = FakeDialer(*upstreams)
         events: list[Event] = []
         handler = ConnectionHandler(
             mode=mode,
-            protocol=POSTGRES,
+            protocol=protocol,
             store=store,
-            admission=admission or RelayedAdmission(POSTGRES, mode),
+            admission=admission or RelayedAdmission(protocol, mode),
             bridge=Bridge(
-                protocol=POSTGRES,
+                protocol=protocol,
                 store=store,
                 dialer=dialer,
                 relays=RelayEngine(),

@@ -232,7 +232,7 @@ class TestFailingToStart:
     async def test_with_a_protocol_that_is_not_carried(
         self, destination: Path, cluster: Cluster
     ) -> None:
-        write_destination(destination, cluster, attributes=subject_attributes(protocol="oracle"))
+        write_destination(destination, cluster, attributes=subject_attributes(protocol="unheard"))
         error = await self.failure(destination)
         assert error.code is Code.PROTOCOL_NOT_SUPPORTED
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from identities import HOUR, MINUTE, Cluster, subject_attributes, write_destination
@@ -43,8 +44,8 @@ REFUSED_READING = [
 ]
 
 
-def look(directory: Path, now: datetime | None = None, *, service: str | None = None) -> Evidence:
-    settings = Settings(destination_dir=directory, service=service)
+def look(directory: Path, now: datetime | None = None, **changes: Any) -> Evidence:
+    settings = Settings(destination_dir=directory, **changes)
     return gather(settings, now or datetime.now(UTC))
 
 
@@ -207,9 +208,31 @@ def test_a_protocol_that_is_not_carried_is_a_failure(
     tmp_path: Path, judge: Judge, cluster: Cluster
 ) -> None:
     directory = tmp_path / "machine-id"
-    write_destination(directory, cluster, attributes=subject_attributes(protocol="oracle"))
+    write_destination(directory, cluster, attributes=subject_attributes(protocol="unheard"))
     finding = judge(look(directory), "protocol")
-    check(finding, Verdict.FAILURE, Code.PROTOCOL_NOT_SUPPORTED, "oracle")
+    check(finding, Verdict.FAILURE, Code.PROTOCOL_NOT_SUPPORTED, "unheard")
+
+
+@pytest.mark.parametrize("changes", [{"protocol": "redis"}, {"alpn": "teleport-unheard"}])
+def test_the_operators_word_on_the_protocol_counts(
+    tmp_path: Path, judge: Judge, cluster: Cluster, changes: dict[str, Any]
+) -> None:
+    directory = tmp_path / "machine-id"
+    write_destination(directory, cluster, attributes=subject_attributes(protocol="unheard"))
+    finding = judge(look(directory, **changes), "protocol")
+    expected = "Redis" if "protocol" in changes else "unheard"
+    check(finding, Verdict.OK, None, f"dbproxy carries {expected}")
+
+
+def test_a_protocol_that_has_no_passthrough_is_a_failure_until_the_mode_is_named(
+    tmp_path: Path, judge: Judge, cluster: Cluster
+) -> None:
+    directory = tmp_path / "machine-id"
+    write_destination(directory, cluster, attributes=subject_attributes(protocol="cassandra"))
+    finding = judge(look(directory), "protocol")
+    check(finding, Verdict.FAILURE, Code.USAGE, "Cassandra")
+    assert "--terminate" in (finding.next_step or "")
+    assert judge(look(directory, tunnel=True), "protocol").verdict is Verdict.OK
 
 
 def test_a_certificate_without_a_route_has_no_protocol_to_check(

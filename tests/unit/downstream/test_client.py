@@ -1,7 +1,7 @@
 """One accepted client: its first packets, its TLS, and how it is told why not."""
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 import trio
@@ -45,6 +45,14 @@ class Scripted(Prologue):
     def refusal(self, error: DBProxyError) -> bytes:
         assert error is DOWN
         return self._refusal
+
+
+class Insisting(Scripted):
+    """Of a protocol whose clients go on asking; what begins with `quiet` needs no answer."""
+
+    def further(self, error: DBProxyError) -> Callable[[bytes], bytes]:
+        assert error is DOWN
+        return lambda said: b"" if said.startswith(b"quiet") else b"no " + said
 
 
 @pytest.fixture(scope="module")
@@ -258,6 +266,56 @@ class TestRefusal:
             nursery.start_soon(client.refuse, DOWN)
             assert await receive_all(tls) == b"NO"
             await tls.aclose()
+
+    async def test_it_can_be_cancelled(self, autojump_clock: MockClock) -> None:
+        with trio.move_on_after(_LINGER / 2) as scope:
+            await self.refused(FakeStream(b"go"))
+        assert scope.cancelled_caught
+
+
+class TestAskingOn:
+    """A client that passes over its first refusals is refused again, before the end is sent."""
+
+    async def refused(self, transport: Duplex) -> None:
+        client = Client(transport)
+        await client.read_prologue(Insisting())
+        await client.refuse(DOWN)
+
+    async def test_each_question_is_answered_until_the_client_ends(self) -> None:
+        transport = FakeStream(b"go", b"one", b"quiet", Pause.UNTIL_IDLE, b"two", b"", b"not this")
+        await self.refused(transport)
+        assert transport.sent == b"NOno oneno two"
+        assert transport.sends == 3
+        assert transport.eof_sent
+
+    async def test_a_client_that_asks_forever_is_given_up(self, autojump_clock: MockClock) -> None:
+        near, far = lockstep_pair()
+
+        async def ask() -> None:
+            while True:
+                await trio.sleep(_LINGER / 3)
+                await far.send_all(b"go")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            nursery.start_soon(receive_all, far)
+            with trio.fail_after(_REFUSAL_TIMEOUT + 2 * _LINGER):
+                await self.refused(near)
+            nursery.cancel_scope.cancel()
+
+    async def test_a_client_that_says_nothing_more_gets_the_end_after_a_moment(
+        self, autojump_clock: MockClock
+    ) -> None:
+        transport = FakeStream(b"go")
+        await self.refused(transport)
+        assert transport.eof_sent
+        assert trio.current_time() == pytest.approx(2 * _LINGER)
+
+    @pytest.mark.parametrize("good_sends", [0, 1])
+    async def test_a_client_that_is_gone_by_then_is_no_failure(self, good_sends: int) -> None:
+        reset = trio.BrokenResourceError()
+        await self.refused(FakeStream(b"go", b"one", send_error=reset, good_sends=good_sends))
+        await self.refused(FakeStream(b"go", reset))
 
     async def test_it_can_be_cancelled(self, autojump_clock: MockClock) -> None:
         with trio.move_on_after(_LINGER / 2) as scope:

@@ -1,5 +1,7 @@
 """The name and the address that clients are told, for each address to listen on."""
 
+from pathlib import Path
+
 import pytest
 
 from dbproxy.downstream import ClientEndpoint, client_endpoint
@@ -46,4 +48,5 @@ def test_a_name_that_is_the_address_is_enough() -> None:
 @pytest.mark.parametrize("name", ["/run/db/.s.PGSQL.6543", b"/run/db/.s.PGSQL.6543"])
 def test_a_unix_socket_is_named_by_its_directory(name: str | bytes) -> None:
     endpoint = client_endpoint(name, POSTGRES, "localhost")
-    assert endpoint == ClientEndpoint("/run/db", None, 6543)
+    socket = Path("/run/db/.s.PGSQL.6543")
+    assert endpoint == ClientEndpoint("/run/db", None, 6543, socket)

@@ -12,7 +12,7 @@ from dbproxy.errors import Code
 from dbproxy.events import (
     ClosedBy,
 )
-from dbproxy.protocols import Carry
+from dbproxy.protocols import Carry, Greeting
 
 
 class Buggy:
@@ -21,7 +21,7 @@ class Buggy:
     def __init__(self, bug: BaseException) -> None:
         self.bug = bug
 
-    async def admit(self, _client: Client) -> Carry:
+    async def admit(self, _client: Client, _greeting: Greeting | None = None) -> Carry:
         await trio.lowlevel.checkpoint()
         raise self.bug
 

@@ -92,7 +92,7 @@ class TestRefused:
         ("mode", "sent", "code"),
         [
             (Mode.PASSTHROUGH, STARTUP, Code.CLIENT_NOT_TLS),
-            (Mode.TUNNEL, b"GET / HTTP/1.1\r\n", Code.CLIENT_PROTOCOL_ERROR),
+            (Mode.TUNNEL, b"\x7fELF\2\1\1\0", Code.CLIENT_PROTOCOL_ERROR),
             (Mode.TUNNEL, SSL_REQUEST * 2, Code.CLIENT_PROTOCOL_ERROR),
         ],
     )
@@ -106,6 +106,15 @@ class TestRefused:
         assert bench.record.code is code
         assert bench.record.closed_by is ClosedBy.DBPROXY
         assert bench.record.generation == 0
+
+    async def test_a_client_of_another_protocol_is_told_in_its_own_words(
+        self, make_bench: MakeBench
+    ) -> None:
+        bench = make_bench()
+        answer = await bench.converse(b"GET / HTTP/1.1\r\n")
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b"this port carries PostgreSQL, and the client began with an HTTP request" in answer
+        assert bench.record.code is Code.CLIENT_PROTOCOL_ERROR
 
     async def test_a_client_that_speaks_tls_to_a_tunnel_gets_an_alert(
         self, make_bench: MakeBench
@@ -129,7 +138,8 @@ class TestRefused:
     ) -> None:
         bench = make_bench()
         answer = await bench.converse(sent)
-        assert answer[:1] == (b"E" if sent else b"")
+        said_no = answer.startswith(b"E") if sent else answer[3:5] == b"\0\xff"  # as MySQL does
+        assert said_no
         assert bench.record.code is Code.CLIENT_STALLED
         assert bench.record.duration == pytest.approx(5, abs=1.5)
 

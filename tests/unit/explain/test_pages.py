@@ -12,7 +12,8 @@ from dbproxy.cli import dbproxy
 from dbproxy.errors import PROBLEMS, Code, ConfigError, UsageError
 from dbproxy.explain import AREAS, find_code, page_of, sections
 from dbproxy.explain.page import Sees
-from dbproxy.protocols.postgres import PostgresPrologue, sqlstate_of
+from dbproxy.protocols.postgres import PostgresPrologue
+from dbproxy.protocols.wire.postgres import sqlstate_of
 from dbproxy.settings import Mode
 
 PAGES = {code: page for area in AREAS for code, page in area.pages.items()}

@@ -29,7 +29,7 @@ def test_a_restricted_list_keeps_its_order() -> None:
         (("teleport-postgres-ping", "teleport-postgres"), Handler.POSTGRES),
         (("unknown", "teleport-mongodb", "teleport-postgres"), Handler.DATABASE_TLS),
         (("teleport-redis-ping",), Handler.DATABASE_TLS),
-        (("teleport-mysql-OC4wLjM0",), Handler.UNSUPPORTED),
+        (("teleport-mysql-OC4wLjM0",), Handler.MYSQL),
         (("teleport-reversetunnel",), Handler.UNSUPPORTED),
         (("http/1.1",), Handler.HTTP),
         ((), Handler.HTTP),

@@ -137,7 +137,7 @@ def test_postgres_is_found_by_the_name_in_the_certificate() -> None:
     assert protocol.server_alpn() == b"postgresql"
 
 
-@pytest.mark.parametrize("name", ["mysql", "", "Postgres"])
+@pytest.mark.parametrize("name", ["unheard", "", "Postgres"])
 def test_another_protocol_is_named_in_the_complaint(name: str) -> None:
     with pytest.raises(IdentityError) as caught:
         protocol_named(name)

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dbproxy.errors import PROBLEMS, ClientError, Code, DBProxyError, UpstreamError
-from dbproxy.protocols.postgres import PostgresPrologue, error_response
+from dbproxy.protocols.postgres import PostgresPrologue
+from dbproxy.protocols.wire.postgres import error_response
 from dbproxy.settings import Mode
 
 SSL_REQUEST = struct.pack("!II", 8, 80877103)
@@ -113,9 +114,24 @@ def test_a_client_that_waits_for_an_answer_to_its_ssl_request_is_told(sent: byte
     assert parse(prologue.refusal(DOWN))["S"] == "FATAL"
 
 
-@pytest.mark.parametrize("sent", [b"GET / HTTP/1.1\r\n", STARTUP])
+@pytest.mark.parametrize("sent", [b"\x7fELF\2\1\1\0", STARTUP])
 def test_a_client_that_cannot_be_served_is_told_in_its_hint_what_to_do(sent: bytes) -> None:
     prologue = PostgresPrologue(Mode.PASSTHROUGH)
     with pytest.raises(ClientError) as caught:
         prologue.receive(sent)
     assert parse(prologue.refusal(caught.value))["H"] == caught.value.problem.client_hint
+
+
+@pytest.mark.parametrize(
+    ("sent", "answer"),
+    [
+        (b"GET / HTTP/1.1\r\n", b"HTTP/1.1 400 "),
+        (b"*1\r\n$4\r\nPING\r\n", b"-ERR dbproxy: this port carries PostgreSQL"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", b"dbproxy: this port carries PostgreSQL"),
+    ],
+)
+def test_a_client_of_another_protocol_is_told_in_its_own_words(sent: bytes, answer: bytes) -> None:
+    prologue = PostgresPrologue(Mode.TERMINATE)
+    with pytest.raises(ClientError) as caught:
+        prologue.receive(sent)
+    assert prologue.refusal(caught.value).startswith(answer)

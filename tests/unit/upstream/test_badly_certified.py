@@ -19,7 +19,7 @@ from tls_peers import BOTH_VERSIONS
 from dbproxy.errors import PROBLEMS, Code, UpstreamError
 from dbproxy.identity import Identity
 from dbproxy.protocols import protocol_named
-from dbproxy.protocols.postgres import sqlstate_of
+from dbproxy.protocols.wire.postgres import sqlstate_of
 from dbproxy.upstream import ProxyAddress, UpstreamTrust
 
 HOST = "127.0.0.1"

@@ -1,0 +1,83 @@
+"""PostgreSQL: the ErrorResponse, and how a client that speaks it is recognised.
+
+What the first packets mean in each mode is told by `dbproxy.protocols.postgres`.
+"""
+
+from typing import Final
+
+from dbproxy.errors import Code, DBProxyError
+from dbproxy.protocols.wire.base import Wire
+
+__all__ = ["PostgresWire", "error_response", "sqlstate_of"]
+
+_SIZES: Final = range(8, 10_000 + 1)
+"""Of a client's first packet; MAX_STARTUP_PACKET_LENGTH (`src/include/libpq/pqcomm.h`)."""
+_MAJOR_VERSIONS: Final = frozenset({2, 3, 1234})
+"""In the upper half of the code; 1234 is for requests that are none."""
+
+_SQLSTATES: Final = {
+    Code.OUTBOUND_PROXY_UNREACHABLE: "08001",
+    Code.OUTBOUND_PROXY_REFUSED: "08001",
+    Code.UPSTREAM_UNREACHABLE: "08001",
+    Code.UPSTREAM_UNTRUSTED: "08001",
+    Code.UPSTREAM_CHAIN_INCOMPLETE: "08001",
+    Code.UPSTREAM_SELF_SIGNED: "08001",
+    Code.UPSTREAM_CERTIFICATE_EXPIRED: "08001",
+    Code.UPSTREAM_CERTIFICATE_NOT_YET_VALID: "08001",
+    Code.UPSTREAM_NAME_MISMATCH: "08001",
+    Code.UPSTREAM_NAME_MISSING: "08001",
+    Code.UPSTREAM_CERTIFICATE_PURPOSE: "08001",
+    Code.UPSTREAM_SIGNATURE_WEAK: "08001",
+    Code.UPSTREAM_KEY_WEAK: "08001",
+    Code.UPSTREAM_PIN_MISMATCH: "08001",
+    Code.UPSTREAM_TLS_TOO_OLD: "08001",
+    Code.UPSTREAM_NOT_TELEPORT: "08001",
+    Code.UPSTREAM_TLS_FAILED: "08001",
+    Code.ALPN_NOT_SUPPORTED: "08001",
+    Code.TLS_ROUTING_OFF: "08001",
+    Code.UPGRADE_FAILED: "08001",
+    Code.TOO_MANY_FILES: "53000",  # insufficient resources
+    Code.UPSTREAM_CLOSED_EARLY: "08006",
+    Code.UPSTREAM_PROTOCOL_ERROR: "08006",
+    Code.CLIENT_PROTOCOL_ERROR: "08P01",
+    Code.CLIENT_TLS_ON_TUNNEL: "08P01",
+    Code.CLIENT_STALLED: "08P01",
+    Code.INTERNAL_ERROR: "XX000",
+}
+_SQLSTATE_NOT_AUTHORIZED: Final = "28000"
+"""invalid_authorization_specification: all that is wrong with an identity, ours or the client's."""
+
+
+def sqlstate_of(code: Code) -> str:
+    """The SQLSTATE that a client is told for a problem (PostgreSQL documentation, appendix A)."""
+    return _SQLSTATES.get(code, _SQLSTATE_NOT_AUTHORIZED)
+
+
+def error_response(sqlstate: str, message: str, hint: str) -> bytes:
+    """An ErrorResponse with severity FATAL."""
+    fields = {"S": "FATAL", "V": "FATAL", "C": sqlstate, "M": message, "H": hint}
+    body = b"".join(
+        key.encode() + value.replace("\0", " ").encode() + b"\0" for key, value in fields.items()
+    )
+    body += b"\0"
+    return b"E" + (len(body) + 4).to_bytes(4, "big") + body
+
+
+class PostgresWire(Wire):
+    """PostgreSQL: the first packet of a client has no type, but length and code."""
+
+    beginning = "a PostgreSQL packet"
+
+    def begins(self, data: bytes) -> bool | None:
+        if any(data[:2]):
+            return False
+        if len(data) >= 4 and int.from_bytes(data[:4], "big") not in _SIZES:
+            return False
+        if len(data) < 8:
+            return None
+        return int.from_bytes(data[4:6], "big") in _MAJOR_VERSIONS
+
+    def refusal(self, received: bytes, error: DBProxyError) -> bytes:
+        del received
+        message = f"dbproxy: {error.message} [{error.code}]"
+        return error_response(sqlstate_of(error.code), message, error.problem.client_hint)
