@@ -86,7 +86,8 @@ class Upstream:
         at_once: The most handshakes at the same time.
         failure: What each one fails with, if anything.
         address: Where they lead.
-        rejects: Whether each one is closed a moment after its handshake.
+        nursery: For what happens by itself.
+        rejects_after: Seconds after which each one is closed, if it is.
     """
 
     def __init__(self) -> None:
@@ -95,7 +96,8 @@ class Upstream:
         self.at_once = 0
         self.failure: Exception | None = None
         self.address = ADDRESS
-        self.rejects = False
+        self.nursery: trio.Nursery | None = None
+        self.rejects_after: float | None = None
         self._under_way = 0
 
     async def dial(self, identity: Identity) -> UpstreamConnection:
@@ -114,8 +116,8 @@ class Upstream:
         ping = PingLayer()
         await made.near.add_layer(ping)
         made.near.patience = PingWatch(ping, trio.current_time)
-        if self.rejects:
-            await far.aclose()
+        if self.rejects_after is not None and self.nursery is not None:
+            self.nursery.start_soon(self._reject, far, self.rejects_after)
         return UpstreamConnection(
             stream=made.near,
             address=self.address,
@@ -124,6 +126,10 @@ class Upstream:
             duration=HANDSHAKE,
             sessions=[made.tls],  # type: ignore[list-item]
         )
+
+    async def _reject(self, far: trio.SocketStream, delay: float) -> None:
+        await trio.sleep(delay)
+        await far.aclose()
 
     @property
     def open(self) -> list[Made]:
@@ -172,6 +178,7 @@ class Bench:
     async def running(self) -> AsyncIterator[None]:
         """The pool runs for the length of the block; afterwards nothing is open."""
         async with trio.open_nursery() as nursery:
+            self.upstream.nursery = nursery
             nursery.start_soon(self.pool.run)
             yield
             nursery.cancel_scope.cancel()
@@ -448,7 +455,9 @@ class TestUpstream:
             assert taken is not None
             assert taken.stream is bench.upstream.made[1].near
             await close(taken)
+            await settle()
             assert not bench.upstream.open
+            assert bench.upstream.made[0].tls.remembered == 0
 
     async def test_one_that_speaks_just_when_it_is_taken_is_not_handed_out(
         self, bench: Bench, autojump_clock: MockClock
@@ -627,10 +636,11 @@ class TestFailure:
             await bench.filled()
             assert bench.upstream.at_once == AT_ONCE
 
+    @pytest.mark.parametrize("delay", [0.0, 0.5])
     async def test_a_rejection_after_the_handshake_is_a_failure(
-        self, bench: Bench, autojump_clock: MockClock
+        self, delay: float, bench: Bench, autojump_clock: MockClock
     ) -> None:
-        bench.upstream.rejects = True
+        bench.upstream.rejects_after = delay
         async with bench.running():
             await trio.sleep(20)
             assert len(bench.upstream.begun) == bench.size + 4, "one after 1, 2, 4 and 8 seconds"
