@@ -9,7 +9,7 @@ from dbproxy.relay.pump import Relay
 from dbproxy.relay.quiet import take_in, wait_until_readable
 from dbproxy.relay.reactor import own_the_loop
 from dbproxy.relay.silence import PingWatch, SilenceError
-from dbproxy.relay.stream import LayeredStream
+from dbproxy.relay.stream import LayeredStream, closed_on_failure
 
 __all__ = [
     "AnyRelay",
@@ -21,6 +21,7 @@ __all__ = [
     "RelayEnd",
     "RelayEngine",
     "SilenceError",
+    "closed_on_failure",
     "keep_alive",
     "own_the_loop",
     "take_in",
