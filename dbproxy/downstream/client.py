@@ -81,7 +81,7 @@ class Client:
         try:
             if prologue.opening:
                 await self.stream.send_all(prologue.opening)
-            while data := await self.stream.receive_some():
+            while data := await self.stream.receive_promptly():
                 for event in prologue.receive(data):
                     if not isinstance(event, Reply):
                         return event

@@ -142,9 +142,9 @@ class FastRelay:
         try:
             reactor.watch(client.descriptor, self._client_event)
             reactor.watch(upstream.descriptor, self._upstream_event)
-            reactor.ask(self._go_up)
-            reactor.ask(self._go_down)
-            self._up.waiting = self._down.waiting = True
+            for go in (self._go_up, self._go_down):  # at once: waking the reactor takes longer
+                if go():
+                    reactor.ask(go)
             await self._wait()
         finally:
             self._up.stop()

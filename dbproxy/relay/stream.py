@@ -134,10 +134,14 @@ class LayeredStream(trio.abc.HalfCloseableStream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return the next bytes; `b""` when the peer has ended its direction."""
+        await trio.lowlevel.checkpoint()
+        return await self.receive_promptly(max_bytes)
+
+    async def receive_promptly(self, max_bytes: int | None = None) -> bytes:
+        """As `receive_some`, but others do not get their turn when something is there already."""
         with self._receiving:
             if max_bytes is not None and operator.index(max_bytes) < 1:
                 raise ValueError("max_bytes must be at least 1")
-            await trio.lowlevel.checkpoint()
             self._check_open()
             while not self._received and not self._layers.ended:
                 self._received = await self._receive_batch()
