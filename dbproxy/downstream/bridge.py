@@ -51,6 +51,7 @@ from dbproxy.protocols import (
     Greeting,
     GreetingReader,
     UpstreamGreeting,
+    VerdictReader,
 )
 from dbproxy.relay import FirstFlight, Liveness, RelayEnd, RelayEngine
 from dbproxy.upstream import (
@@ -100,6 +101,7 @@ class Bridge:
         publish: Gets the events of each attempt.
         handshake_timeout: Seconds for the upstream to answer what dbproxy itself asks.
         connect_grace: Seconds in which attempts may begin.
+        rewrite: Whether Teleport's refusals are completed on their way to the client.
         clock: The time, in UTC.
     """
 
@@ -111,6 +113,7 @@ class Bridge:
     publish: Callable[[Event], None]
     handshake_timeout: float
     connect_grace: float
+    rewrite: bool = True
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     _rejections: dict[int, float] = field(default_factory=dict)
     _stopping: trio.Event = field(default_factory=trio.Event)
@@ -179,11 +182,15 @@ class Bridge:
         """
         connection = upstream.connection
         answered = False
+        verdict = self._await_verdict(carry, progress)
         if carry.conversation is not None:
-            await converse(client, connection, carry.conversation(), progress, greeted=True)
+            conversation = carry.conversation()
+            await converse(
+                client, connection, conversation, progress, greeted=True, verdict=verdict
+            )
             answered = True
         progress.relay = self.relays.relay(
-            client.stream, connection.stream, FirstFlight(carry.first_flight), _do_nothing
+            client.stream, connection.stream, FirstFlight(carry.first_flight), _do_nothing, verdict
         )
         end = await progress.relay.run()
         spoke = answered or end.upstream_spoke
@@ -285,7 +292,13 @@ class Bridge:
         if carry.conversation is not None:
             await self._converse_unheard(client, upstream, carry.conversation(), progress)
         answered = partial(self._note_answered, upstream, carry.authenticate, progress)
-        progress.relay = self.relays.relay(client.stream, upstream.stream, flight, answered)
+        progress.relay = self.relays.relay(
+            client.stream,
+            upstream.stream,
+            flight,
+            answered,
+            self._await_verdict(carry, progress),
+        )
         end = await progress.relay.run()
         if carry.reply_expected and not end.upstream_spoke:
             early = explain_early_end(upstream.address, end.upstream_error or end.error)
@@ -294,6 +307,13 @@ class Bridge:
             if rejected or end.closed_by is ClosedBy.UPSTREAM:
                 raise early
         return end
+
+    def _await_verdict(self, carry: Carry, progress: Progress) -> VerdictReader | None:
+        """What reads the upstream's first answer; in passthrough only the client can."""
+        expected = carry.authenticate and carry.reply_expected
+        reader = self.protocol.verdict_reader(rewrite=self.rewrite) if expected else None
+        progress.verdict = reader
+        return reader
 
     def _note_answered(
         self, upstream: UpstreamConnection, authenticate: bool, progress: Progress

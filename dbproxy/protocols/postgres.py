@@ -54,6 +54,7 @@ from dbproxy.protocols.misuse import (
     tls_missing,
     tls_on_plain_port,
 )
+from dbproxy.protocols.postgres_verdict import PostgresVerdictReader
 from dbproxy.protocols.recognise import Undecided, recognise
 from dbproxy.protocols.wire import Answering, Wire
 from dbproxy.protocols.wire.mysql import told_to_the_silent
@@ -253,6 +254,9 @@ class Postgres(DatabaseProtocol):
 
     def prologue(self, mode: Mode, *, inside_tls: bool = False) -> PostgresPrologue:
         return PostgresPrologue(mode, inside_tls=inside_tls, readable_name=self.readable_name)
+
+    def verdict_reader(self, *, rewrite: bool) -> PostgresVerdictReader:
+        return PostgresVerdictReader(rewrite=rewrite)
 
     def server_alpn(self) -> bytes | None:
         return b"postgresql"

@@ -16,6 +16,7 @@ import trio
 
 from dbproxy.events import ClosedBy
 from dbproxy.layers import LayerError
+from dbproxy.protocols import VerdictReader
 from dbproxy.relay.ending import Ending, RelayEnd
 from dbproxy.relay.ends import HEADROOM, READ_SIZE, End, EndOfStream, Regions, make_end
 from dbproxy.relay.first_flight import FirstFlight
@@ -65,6 +66,7 @@ class FastRelay:
         upstream: The Teleport Proxy's side.
         first_flight: As for `Relay`.
         answered: As for `Relay`.
+        verdict: As for `Relay`.
     """
 
     def __init__(
@@ -74,12 +76,15 @@ class FastRelay:
         upstream: LayeredStream,
         first_flight: FirstFlight | None = None,
         answered: Callable[[], None] = lambda: None,
+        verdict: VerdictReader | None = None,
     ) -> None:
         self._reactor = reactor
         self._client_stream = client
         self._upstream_stream = upstream
         self._first_flight = first_flight or FirstFlight()
         self._answered = answered
+        self._verdict = verdict
+        self._settled = False  # whether what the upstream says is only moved
         self.bytes_up = 0
         self.bytes_down = 0
         self._ending = Ending()
@@ -282,6 +287,9 @@ class FastRelay:
             regions = down.source.read()
         except EndOfStream:
             self._ending.note(ClosedBy.UPSTREAM)
+            down.ready = self._take_held()
+            if down.ready:
+                return True  # and then its end is read once more
             self._end_down()
             return False
         except (OSError, LayerError) as error:
@@ -299,12 +307,42 @@ class FastRelay:
         return down.can_go_on()
 
     def _send_down(self, regions: Regions) -> None:
+        if not self._settled:
+            self._send_down_first(regions)
+            return
+        self._down.sink.write(regions)
+        self.bytes_down += _size(regions)
+
+    def _send_down_first(self, regions: Regions) -> None:
+        """Send what the upstream says first, as the verdict's reader puts it."""
         if not self._ending.upstream_spoke:
             self._ending.upstream_spoke = True
             self._first_flight.close()
             self._answered()
-        self._down.sink.write(regions)
-        self.bytes_down += _size(regions)
+        verdict = self._verdict
+        if verdict is None:
+            self._settled = True
+            self._send_down(regions)
+            return
+        view = self._reactor.buffers.plain.view
+        said = verdict.receive(b"".join([view[start:end] for start, end in regions]))
+        self._settled = verdict.over
+        if len(said) > READ_SIZE:  # only when it is over: what is held has a limit
+            self._down.ready = said[READ_SIZE:] + self._down.ready
+            self._down.source.readable = True  # so that another turn is taken
+        self._write_down(said[:READ_SIZE])
+
+    def _write_down(self, piece: bytes) -> None:
+        if piece:
+            self._down.sink.write(_place(self._reactor, piece))
+            self.bytes_down += len(piece)
+
+    def _take_held(self) -> bytes:
+        """What the upstream has said and was held back, now that it says no more."""
+        if self._settled or self._verdict is None:
+            return b""
+        self._settled = True
+        return self._verdict.end()
 
     def _lose_client(self, error: OSError | LayerError) -> bool:
         self._ending.note(ClosedBy.CLIENT, _translated(error))
@@ -320,6 +358,11 @@ class FastRelay:
     def _note_upstream_failure(self, error: Exception) -> None:
         self._ending.upstream_error = error
         self._ending.note(ClosedBy.UPSTREAM, error)
+        try:
+            if not self._down.sink.unsent:
+                self._write_down(self._take_held())
+        except (OSError, LayerError) as lost:
+            self._ending.note(ClosedBy.CLIENT, _translated(lost))
         self._finish()
 
     def _pass_end(self, sink: End) -> None:
@@ -348,6 +391,11 @@ def _size(regions: Regions) -> int:
 def _load(reactor: Reactor, direction: _Direction) -> Regions:
     """Put the next piece of what is ready into the shared buffer."""
     piece, direction.ready = direction.ready[:READ_SIZE], direction.ready[READ_SIZE:]
+    return _place(reactor, piece)
+
+
+def _place(reactor: Reactor, piece: bytes) -> Regions:
+    """Put at most as much as is read at once into the shared buffer."""
     end = HEADROOM + len(piece)
     reactor.buffers.plain.view[HEADROOM:end] = piece
     return ((HEADROOM, end),)

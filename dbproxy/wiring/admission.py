@@ -59,6 +59,7 @@ def make_handler(
         publish=publish,
         handshake_timeout=settings.handshake_timeout,
         connect_grace=settings.connect_grace,
+        rewrite=not settings.no_rewrite,
     )
     handler = ConnectionHandler(
         mode=settings.mode,
