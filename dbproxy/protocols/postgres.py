@@ -33,6 +33,7 @@ Tested in `tests/unit/protocols/test_postgres.py`, split at every byte, and with
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from enum import Enum, auto
 from typing import Final
 
@@ -142,14 +143,10 @@ class PostgresPrologue(Prologue):
 
     def _check_foreign(self) -> None:
         """Recognise a foreign protocol, as soon as its bytes tell."""
-        try:
+        with suppress(Undecided):
             wire = recognise(self._buffer)
-        except Undecided:
-            if len(self._buffer) < _HEADER_SIZE:
-                return
-            wire = None
-        self._speaks = wire if wire is not None else self._speaks
-        raise foreign(self._readable_name, wire, self._buffer)
+            self._speaks = wire if wire is not None else self._speaks
+            raise foreign(self._readable_name, wire, self._buffer)
 
     def _on_packet(self, packet: bytes) -> Sequence[PrologueEvent]:
         if _TLS.begins(packet):
