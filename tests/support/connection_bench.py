@@ -149,6 +149,7 @@ def bench_maker(store: IdentityStore) -> MakeBench:
         connect_grace: float = 0,
         protocol: DatabaseProtocol = POSTGRES,
         rewrite: bool = True,
+        prologue_timeout: float = 5,
     ) -> Bench:
         dialer = FakeDialer(*upstreams)
         events: list[Event] = []
@@ -171,7 +172,7 @@ def bench_maker(store: IdentityStore) -> MakeBench:
             ),
             liveness=Liveness(),
             publish=events.append,
-            prologue_timeout=5,
+            prologue_timeout=prologue_timeout,
             clock=clock,
         )
         return Bench(handler, dialer, events)
