@@ -41,6 +41,8 @@ _SAYS_NOTHING: Final = (1105).to_bytes(2, "little")  # ER_UNKNOWN_ERROR
 class MySQLVerdictReader(VerdictReader):
     """Reads until OK or ERR."""
 
+    __slots__ = ()
+
     def _next_message(self) -> bytes | None:
         if len(self._buffer) < HEADER_SIZE:
             return None

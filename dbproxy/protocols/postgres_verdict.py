@@ -45,6 +45,8 @@ _Fields: TypeAlias = Sequence[tuple[bytes, bytes]]
 class PostgresVerdictReader(VerdictReader):
     """Reads until an ErrorResponse, or anything that is no notice."""
 
+    __slots__ = ()
+
     def _next_message(self) -> bytes | None:
         if not self._buffer:
             return None

@@ -38,6 +38,8 @@ class VerdictReader(ABC):
         code: What a refusal means; None while there is none.
     """
 
+    __slots__ = ("_buffer", "_read", "_rewrite", "code", "over")
+
     def __init__(self, *, rewrite: bool = True) -> None:
         self.over = False
         self.code: Code | None = None

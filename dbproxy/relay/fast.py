@@ -40,9 +40,10 @@ class _Direction:
         waiting: Whether it waits for a turn.
         closing: Whether nothing more is read, and only what was kept is still sent.
         ended: Whether it has nothing more to do.
+        steady: Whether there is nothing to do but to carry what is read: as nearly always.
     """
 
-    __slots__ = ("closing", "ended", "ready", "sink", "source", "waiting")
+    __slots__ = ("closing", "ended", "ready", "sink", "source", "steady", "waiting")
 
     def __init__(self, source: End, sink: End, ready: bytes) -> None:
         self.source = source
@@ -51,10 +52,25 @@ class _Direction:
         self.waiting = False
         self.closing = False
         self.ended = False
+        self.steady = not ready
 
     def can_go_on(self) -> bool:
         """Whether there may be more to read, and the other end has taken everything so far."""
-        return self.source.readable and not self.sink.unsent
+        return self.source.readable and self.steady and not self.sink.unsent
+
+    def close(self) -> None:
+        """Read nothing more."""
+        self.closing, self.steady = True, False
+
+    def stop(self) -> None:
+        """Do nothing more."""
+        self.ended, self.steady = True, False
+
+    def load(self, plain: memoryview) -> Regions:
+        """Put the next piece of what is ready into the shared buffer."""
+        piece, self.ready = self.ready[:READ_SIZE], self.ready[READ_SIZE:]
+        self.steady = not self.ready
+        return _place(piece, plain)
 
 
 class FastRelay:
@@ -68,6 +84,26 @@ class FastRelay:
         answered: As for `Relay`.
         verdict: As for `Relay`.
     """
+
+    __slots__ = (
+        "_answered",
+        "_bug",
+        "_client_stream",
+        "_down",
+        "_ending",
+        "_first_flight",
+        "_heard",
+        "_over",
+        "_patience",
+        "_reactor",
+        "_settled",
+        "_up",
+        "_upstream_stream",
+        "_verdict",
+        "_wake",
+        "bytes_down",
+        "bytes_up",
+    )
 
     def __init__(
         self,
@@ -116,7 +152,8 @@ class FastRelay:
             self._up.waiting = self._down.waiting = True
             await self._wait()
         finally:
-            self._up.ended = self._down.ended = True
+            self._up.stop()
+            self._down.stop()
             reactor.forget(client.descriptor)
             reactor.forget(upstream.descriptor)
         if self._bug is not None:
@@ -128,8 +165,11 @@ class FastRelay:
         silent = 0
         while not self._over:
             patience = self._patience
-            with trio.move_on_after(patience / LOOKS):
+            if patience == inf:
                 await self._wake.wait()
+            else:
+                with trio.move_on_after(patience / LOOKS):
+                    await self._wake.wait()
             if self._wake.is_set():
                 self._wake = trio.Event()
                 continue
@@ -147,13 +187,14 @@ class FastRelay:
             up.source.readable = True
             if events & HANGUP_EVENTS:
                 up.source.hung_up = True
-            self._start_up()
+            if not up.waiting and self._go_up():
+                self._reactor.ask(self._go_up)
         if events & ERROR_EVENTS and up.ended and not self._over:
             # It had ended its direction, and now it is gone: nobody reads any more, so nobody else
             # would notice as long as the upstream has nothing to say.
             self._lose_client(ConnectionResetError("the client is gone"))
-        if events & WRITE_EVENTS and down.sink.unsent:
-            self._start_down()
+        if down.sink.unsent and events & WRITE_EVENTS and not down.waiting and self._go_down():
+            self._reactor.ask(self._go_down)
 
     def _upstream_event(self, events: int) -> None:
         up, down = self._up, self._down
@@ -161,32 +202,46 @@ class FastRelay:
             down.source.readable = True
             if events & HANGUP_EVENTS:
                 down.source.hung_up = True
-            self._start_down()
-        if events & WRITE_EVENTS and up.sink.unsent:
-            self._start_up()
-
-    def _start_up(self) -> None:
-        """Do a piece of work now, and the rest in turns."""
-        if not self._up.waiting and self._go_up():
-            self._up.waiting = True
+            if not down.waiting and self._go_down():
+                self._reactor.ask(self._go_down)
+        if up.sink.unsent and events & WRITE_EVENTS and not up.waiting and self._go_up():
             self._reactor.ask(self._go_up)
-
-    def _start_down(self) -> None:
-        """Likewise."""
-        if not self._down.waiting and self._go_down():
-            self._down.waiting = True
-            self._reactor.ask(self._go_down)
 
     def _go_up(self) -> bool:
         """A turn of client to upstream; returns whether another one is needed."""
         up = self._up
+        sink = up.sink
         try:
-            up.waiting = not up.ended and self._carry_up()
+            if up.steady and not sink.unsent:
+                self._carry_up(up.source)
+                up.waiting = up.can_go_on()
+            else:
+                up.waiting = not up.ended and self._tidy_up()
         except Exception as bug:  # noqa: BLE001 - raised in `run`; the reactor serves others, too
             self._fail(bug)
         return up.waiting
 
-    def _carry_up(self) -> bool:
+    def _carry_up(self, source: End) -> None:
+        """Read once, and send it on."""
+        if not source.readable:
+            return
+        try:
+            regions = source.read()
+        except EndOfStream:
+            self._ending.note(ClosedBy.CLIENT)
+            self._end_up()
+            return
+        except (OSError, LayerError) as error:
+            self._ending.note(ClosedBy.CLIENT, _translated(error))
+            self._finish()
+            return
+        if regions:
+            if not self._ending.upstream_spoke:
+                self._note_flight(regions)
+            self._send_up(regions)
+
+    def _tidy_up(self) -> bool:
+        """Send what was kept or is ready, or close; returns whether another turn is needed."""
         up = self._up
         if up.sink.unsent and not self._flush_upstream():
             return not self._ending.upstream_listens
@@ -194,25 +249,9 @@ class FastRelay:
             self._close(up)
             return False
         if up.ready:
-            self._send_up(_load(self._reactor, up))
+            self._send_up(up.load(self._reactor.buffers.plain.view))
             return not up.sink.unsent
-        if not up.source.readable:
-            return False
-        try:
-            regions = up.source.read()
-        except EndOfStream:
-            self._ending.note(ClosedBy.CLIENT)
-            self._end_up()
-            return False
-        except (OSError, LayerError) as error:
-            self._ending.note(ClosedBy.CLIENT, _translated(error))
-            self._finish()
-            return False
-        if regions:
-            if not self._ending.upstream_spoke:
-                self._note_flight(regions)
-            self._send_up(regions)
-        return up.can_go_on()
+        return up.source.readable
 
     def _note_flight(self, regions: Regions) -> None:
         view = self._reactor.buffers.plain.view
@@ -230,11 +269,9 @@ class FastRelay:
         if not self._ending.upstream_listens:
             return
         try:
-            self._up.sink.write(regions)
+            self.bytes_up += self._up.sink.write(regions)
         except (OSError, LayerError) as error:
             self._note_deaf_upstream(error)
-        else:
-            self.bytes_up += _size(regions)
 
     def _note_deaf_upstream(self, error: OSError | LayerError) -> None:
         self._ending.upstream_listens = False
@@ -251,10 +288,10 @@ class FastRelay:
 
     def _close(self, direction: _Direction) -> None:
         """End a direction, once what was kept is sent; then everything, if nothing else goes on."""
-        direction.closing = True
+        direction.close()
         if direction.sink.unsent:
             return
-        direction.ended = True
+        direction.stop()
         alone = self._down.ended and not self._ending.upstream_is_of_use
         if alone or (self._up.ended and self._down.ended):
             self._finish()
@@ -262,56 +299,65 @@ class FastRelay:
     def _go_down(self) -> bool:
         """A turn of upstream to client; returns whether another one is needed."""
         down = self._down
+        sink = down.sink
         try:
-            down.waiting = not down.ended and self._carry_down()
+            if down.steady and not sink.unsent:
+                self._carry_down(down.source)
+                down.waiting = down.can_go_on()
+            else:
+                down.waiting = not down.ended and self._tidy_down()
         except Exception as bug:  # noqa: BLE001 - raised in `run`; the reactor serves others, too
             self._fail(bug)
         return down.waiting
 
-    def _carry_down(self) -> bool:
+    def _carry_down(self, source: End) -> None:
+        """Read once, and send it on."""
+        if not source.readable:
+            return
+        try:
+            regions = source.read()
+        except EndOfStream:
+            self._ending.note(ClosedBy.UPSTREAM)
+            if held := self._take_held():
+                self._say_down(held)  # in another turn the end is read once more
+            else:
+                self._end_down()
+            return
+        except (OSError, LayerError) as error:
+            self._note_upstream_failure(_translated(error))
+            return
+        self._heard = True
+        if regions:
+            self._send_down(regions)
+        if (patience := self._upstream_stream.patience()) != self._patience:
+            self._patience = patience
+            self._wake.set()
+
+    def _tidy_down(self) -> bool:
+        """Send what was kept or is ready, or close; returns whether another turn is needed."""
         down = self._down
         try:
             if down.sink.unsent and not down.sink.flush():
                 return False
-            if down.closing:
-                self._close(down)
-                return False
-            if down.ready:
-                self._send_down(_load(self._reactor, down))
-                return not down.sink.unsent
-            if not down.source.readable:
-                return False
-        except (OSError, LayerError) as error:
-            return self._lose_client(error)
-        try:
-            regions = down.source.read()
-        except EndOfStream:
-            self._ending.note(ClosedBy.UPSTREAM)
-            down.ready = self._take_held()
-            if down.ready:
-                return True  # and then its end is read once more
-            self._end_down()
+        except OSError as error:
+            self._lose_client(error)
             return False
-        except (OSError, LayerError) as error:
-            self._note_upstream_failure(_translated(error))
+        if down.closing:
+            self._close(down)
             return False
-        self._heard = True
-        if regions:
-            try:
-                self._send_down(regions)
-            except (OSError, LayerError) as error:
-                return self._lose_client(error)
-        if (patience := self._upstream_stream.patience()) != self._patience:
-            self._patience = patience
-            self._wake.set()
-        return down.can_go_on()
+        if down.ready:
+            self._send_down(down.load(self._reactor.buffers.plain.view))
+            return not down.sink.unsent
+        return down.source.readable
 
     def _send_down(self, regions: Regions) -> None:
         if not self._settled:
             self._send_down_first(regions)
             return
-        self._down.sink.write(regions)
-        self.bytes_down += _size(regions)
+        try:
+            self.bytes_down += self._down.sink.write(regions)
+        except (OSError, LayerError) as error:
+            self._lose_client(error)
 
     def _send_down_first(self, regions: Regions) -> None:
         """Send what the upstream says first, as the verdict's reader puts it."""
@@ -326,28 +372,29 @@ class FastRelay:
             return
         view = self._reactor.buffers.plain.view
         said = verdict.receive(b"".join([view[start:end] for start, end in regions]))
-        self._settled = verdict.over
-        if len(said) > READ_SIZE:  # only when it is over: what is held has a limit
-            self._down.ready = said[READ_SIZE:] + self._down.ready
-            self._down.source.readable = True  # so that another turn is taken
-        self._write_down(said[:READ_SIZE])
+        if verdict.over:
+            self._settled, self._verdict = True, None
+        self._say_down(said)
 
-    def _write_down(self, piece: bytes) -> None:
-        if piece:
-            self._down.sink.write(_place(self._reactor, piece))
-            self.bytes_down += len(piece)
+    def _say_down(self, data: bytes) -> None:
+        """Send bytes that are not in the shared buffer."""
+        plain = self._reactor.buffers.plain.view
+        try:
+            for start in range(0, len(data), READ_SIZE):
+                self.bytes_down += self._down.sink.write(
+                    _place(data[start : start + READ_SIZE], plain)
+                )
+        except (OSError, LayerError) as error:
+            self._lose_client(error)
 
     def _take_held(self) -> bytes:
         """What the upstream has said and was held back, now that it says no more."""
-        if self._settled or self._verdict is None:
-            return b""
-        self._settled = True
-        return self._verdict.end()
+        verdict, self._verdict = self._verdict, None
+        return verdict.end() if verdict is not None else b""
 
-    def _lose_client(self, error: OSError | LayerError) -> bool:
+    def _lose_client(self, error: OSError | LayerError) -> None:
         self._ending.note(ClosedBy.CLIENT, _translated(error))
         self._finish()
-        return False
 
     def _end_down(self) -> None:
         """The upstream has ended: pass it on if it has spoken, and go on while it listens."""
@@ -358,11 +405,7 @@ class FastRelay:
     def _note_upstream_failure(self, error: Exception) -> None:
         self._ending.upstream_error = error
         self._ending.note(ClosedBy.UPSTREAM, error)
-        try:
-            if not self._down.sink.unsent:
-                self._write_down(self._take_held())
-        except (OSError, LayerError) as lost:
-            self._ending.note(ClosedBy.CLIENT, _translated(lost))
+        self._say_down(self._take_held())
         self._finish()
 
     def _pass_end(self, sink: End) -> None:
@@ -376,28 +419,16 @@ class FastRelay:
         self._finish()
 
     def _finish(self) -> None:
-        self._up.ended = self._down.ended = True
+        self._up.stop()
+        self._down.stop()
         self._over = True
         self._wake.set()
 
 
-def _size(regions: Regions) -> int:
-    size = 0
-    for start, end in regions:
-        size += end - start
-    return size
-
-
-def _load(reactor: Reactor, direction: _Direction) -> Regions:
-    """Put the next piece of what is ready into the shared buffer."""
-    piece, direction.ready = direction.ready[:READ_SIZE], direction.ready[READ_SIZE:]
-    return _place(reactor, piece)
-
-
-def _place(reactor: Reactor, piece: bytes) -> Regions:
+def _place(piece: bytes, plain: memoryview) -> Regions:
     """Put at most as much as is read at once into the shared buffer."""
     end = HEADROOM + len(piece)
-    reactor.buffers.plain.view[HEADROOM:end] = piece
+    plain[HEADROOM:end] = piece
     return ((HEADROOM, end),)
 
 

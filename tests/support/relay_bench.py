@@ -99,7 +99,7 @@ async def running(
         bench.ends.append(await relay.run())
 
     with trio.fail_after(PATIENCE):
-        async with trio.open_nursery() as machinery, client, database, client_stream, upstream:
+        async with client, database, client_stream, upstream, trio.open_nursery() as machinery:
             machinery.start_soon(engine.run)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(keep_end)

@@ -208,7 +208,7 @@ async def test_cancelling_while_an_error_is_held_closes_neither_stream(
     engine, stream, answered = RelayEngine(fast=fast), LayeredStream(near), trio.Event()
     relay = engine.relay(stream, upstream, FirstFlight(), answered.set, PostgresVerdictReader())
     with trio.fail_after(10):
-        async with trio.open_nursery() as machinery, client, database, stream, upstream:
+        async with client, database, stream, upstream, trio.open_nursery() as machinery:
             machinery.start_soon(engine.run)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(relay.run)
