@@ -101,6 +101,12 @@ class Code(StrEnum):
     UPGRADE_FAILED = "upgrade-failed"
     CERTIFICATE_REJECTED = "certificate-rejected"
 
+    ACCESS_DENIED = "access-denied"
+    SERVICE_NOT_FOUND = "service-not-found"
+    CONNECTION_LIMIT = "connection-limit"
+    DATABASE_UNTRUSTED = "database-untrusted"
+    REFUSED_BY_TELEPORT = "refused-by-teleport"
+
     CLIENT_NOT_TLS = "client-not-tls"
     CLIENT_TLS_ON_TUNNEL = "client-tls-on-tunnel"
     CLIENT_TLS_FAILED = "client-tls-failed"
@@ -485,6 +491,45 @@ PROBLEMS: dict[Code, Problem] = {
         " cluster's certificate authority was rotated.",
         "Teleport rejected the certificate of dbproxy; ask whoever runs dbproxy on this host.",
         prospect=Prospect.RENEWED,
+    ),
+    Code.ACCESS_DENIED: Problem(
+        Fault.OPERATOR,
+        "Teleport does not let this database user connect to this database: the roles of the bot do"
+        " not allow it.",
+        "Compare the database user and name with `db_users` and `db_names` in the bot's roles, and"
+        " the labels of the database with `db_labels`.",
+        "Check the database user and name; if they are right, ask for a Teleport role that allows"
+        " them.",
+    ),
+    Code.SERVICE_NOT_FOUND: Problem(
+        Fault.OPERATOR,
+        "Teleport knows no database service of the name that is in the certificate.",
+        "Check that the service in tbot.yaml is one of `tctl db ls`, and that the database agent"
+        " that serves it is running.",
+        "Ask whoever runs dbproxy on this host whether this database is registered in Teleport.",
+    ),
+    Code.CONNECTION_LIMIT: Problem(
+        Fault.UPSTREAM,
+        "Teleport takes no more connections from this address for now.",
+        "Check how many connections are open through this dbproxy, and `connection_limits` of the"
+        " Teleport Proxy.",
+        "Close connections that you do not need, or make the connection pool smaller; then try"
+        " again.",
+    ),
+    Code.DATABASE_UNTRUSTED: Problem(
+        Fault.UPSTREAM,
+        "The database and Teleport's database agent do not accept each other's certificates. Those"
+        " of tbot and of dbproxy have nothing to do with it.",
+        "Have the database's certificate renewed, or the authority that the agent trusts for it"
+        " corrected (`tls` in the agent's configuration).",
+        "Tell whoever runs Teleport's database agent; your own certificate is not the cause.",
+    ),
+    Code.REFUSED_BY_TELEPORT: Problem(
+        Fault.UPSTREAM,
+        "Teleport refused the session, for a reason of its own that its message tells.",
+        "Read the message that the client got, then the audit log of the Teleport cluster and the"
+        " log of the database agent.",
+        "The message is Teleport's; show it to whoever runs Teleport.",
     ),
     Code.CLIENT_NOT_TLS: Problem(
         Fault.CLIENT,

@@ -401,6 +401,16 @@ class Settings:
             metavar="VERSION",
         ),
     )
+    no_rewrite: bool = field(
+        default=False,
+        metadata=_option(
+            "--no-rewrite",
+            help="With --terminate and --tunnel: pass Teleport's own errors on as they come; add"
+            " neither the severity and SQLSTATE that they lack nor a hint.",
+            kind=Kind.FLAG,
+            scope=Scope.SERVE,
+        ),
+    )
     workers: int = field(
         default=1,
         metadata=_option(

@@ -55,6 +55,7 @@ from dbproxy.protocols import (
     Greeting,
     GreetingReader,
     UpstreamGreeting,
+    VerdictReader,
 )
 from dbproxy.relay import FirstFlight, Liveness, RelayEnd, RelayEngine, closed_on_failure
 from dbproxy.upstream import (
@@ -107,6 +108,7 @@ class Bridge:
         handshake_timeout: Seconds for the upstream to answer what dbproxy itself asks.
         connect_grace: Seconds in which attempts may begin.
         ready: Connections that are ready before clients come, if there are to be any.
+        rewrite: Whether Teleport's refusals are completed on their way to the client.
         clock: The time, in UTC.
     """
 
@@ -119,6 +121,7 @@ class Bridge:
     handshake_timeout: float
     connect_grace: float
     ready: ReadyConnections | None = None
+    rewrite: bool = True
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     _rejections: dict[int, float] = field(default_factory=dict)
     _stopping: trio.Event = field(default_factory=trio.Event)
@@ -187,11 +190,15 @@ class Bridge:
         """
         connection = upstream.connection
         answered = False
+        verdict = self._await_verdict(carry, progress)
         if carry.conversation is not None:
-            await converse(client, connection, carry.conversation(), progress, greeted=True)
+            conversation = carry.conversation()
+            await converse(
+                client, connection, conversation, progress, greeted=True, verdict=verdict
+            )
             answered = True
         progress.relay = self.relays.relay(
-            client.stream, connection.stream, FirstFlight(carry.first_flight), _do_nothing
+            client.stream, connection.stream, FirstFlight(carry.first_flight), _do_nothing, verdict
         )
         end = await progress.relay.run()
         spoke = answered or end.upstream_spoke
@@ -297,7 +304,13 @@ class Bridge:
         if carry.conversation is not None:
             await self._converse_unheard(client, upstream, carry.conversation(), progress)
         answered = partial(self._note_answered, upstream, carry.authenticate, progress)
-        progress.relay = self.relays.relay(client.stream, upstream.stream, flight, answered)
+        progress.relay = self.relays.relay(
+            client.stream,
+            upstream.stream,
+            flight,
+            answered,
+            self._await_verdict(carry, progress),
+        )
         end = await progress.relay.run()
         if carry.reply_expected and not end.upstream_spoke:
             early = explain_early_end(upstream.address, end.upstream_error or end.error)
@@ -306,6 +319,13 @@ class Bridge:
             if rejected or end.closed_by is ClosedBy.UPSTREAM:
                 raise early
         return end
+
+    def _await_verdict(self, carry: Carry, progress: Progress) -> VerdictReader | None:
+        """What reads the upstream's first answer; in passthrough only the client can."""
+        expected = carry.authenticate and carry.reply_expected
+        reader = self.protocol.verdict_reader(rewrite=self.rewrite) if expected else None
+        progress.verdict = reader
+        return reader
 
     def _note_answered(
         self, upstream: UpstreamConnection, authenticate: bool, progress: Progress

@@ -28,7 +28,7 @@ from dbproxy.events import (
     Event,
 )
 from dbproxy.identity import IdentityStore
-from dbproxy.protocols import Carry, DatabaseProtocol, Greeting, GreetingReader
+from dbproxy.protocols import Carry, DatabaseProtocol, Greeting, GreetingReader, reason_for
 from dbproxy.relay import Liveness, RelayEnd, keep_alive
 from dbproxy.settings import Mode
 from dbproxy.upstream import explain_early_end, explain_loss
@@ -155,6 +155,10 @@ class ConnectionHandler:
             progress.end("probe", ClosedBy.CLIENT, guess)
 
     def _note_end(self, progress: Progress, carry: Carry, end: RelayEnd) -> None:
+        refusal = progress.verdict.code if progress.verdict is not None else None
+        if refusal is not None:
+            progress.end("refused", ClosedBy.UPSTREAM, reason_for(refusal), refusal)
+            return
         if carry.reply_expected:
             outcome, lost = "relayed", end.upstream_error
             problem = explain_loss(progress.upstream, lost) if lost is not None else None

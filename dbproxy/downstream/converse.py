@@ -5,6 +5,7 @@ sides are listened to at once, and whoever has said something is heard.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import trio
 
@@ -12,7 +13,7 @@ from dbproxy.downstream.client import Client, ClientGone
 from dbproxy.downstream.progress import Progress
 from dbproxy.events import ClosedBy
 from dbproxy.layers import LayerError
-from dbproxy.protocols import Conversation, Say
+from dbproxy.protocols import Conversation, Say, VerdictReader
 from dbproxy.relay import LayeredStream
 from dbproxy.upstream import UpstreamConnection, explain_early_end, explain_end_after_greeting
 
@@ -28,6 +29,7 @@ async def converse(
     progress: Progress,
     *,
     greeted: bool,
+    verdict: VerdictReader | None = None,
 ) -> None:
     """Carry a conversation until it is over.
 
@@ -39,6 +41,7 @@ async def converse(
         conversation: Translates.
         progress: Counts the bytes.
         greeted: Whether the upstream has said something before.
+        verdict: Reads what the client is going to get, and may put it differently.
 
     Raises:
         ClientError: The client broke the protocol.
@@ -55,7 +58,10 @@ async def converse(
         if ClosedBy.UPSTREAM in heard:
             data = _of_upstream(heard[ClosedBy.UPSTREAM], upstream, greeted=greeted)
             greeted = True
-            await _deliver(client, upstream, conversation.from_upstream(data), progress)
+            said = conversation.from_upstream(data)
+            if verdict is not None:
+                said = replace(said, to_client=verdict.receive(said.to_client))
+            await _deliver(client, upstream, said, progress)
         if ClosedBy.CLIENT in heard:
             data = _of_client(heard[ClosedBy.CLIENT])
             await _deliver(client, upstream, conversation.from_client(data), progress)

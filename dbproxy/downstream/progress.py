@@ -6,6 +6,7 @@ from typing import Final
 
 from dbproxy.errors import Code
 from dbproxy.events import ClosedBy, ConnectionRecord
+from dbproxy.protocols import VerdictReader
 from dbproxy.relay import AnyRelay
 from dbproxy.settings import Mode
 
@@ -19,7 +20,8 @@ class Progress:
     """Filled in as the connection goes on; until it says otherwise, dbproxy was stopped.
 
     The attributes are those of the record; `upstream`: the address that was dialled; `said_up` and
-    `said_down`: bytes to the upstream and to the client before the relay began to count.
+    `said_down`: bytes to the upstream and to the client before the relay began to count; `verdict`:
+    what reads whether the upstream lets the client in.
     """
 
     id: int
@@ -31,6 +33,7 @@ class Progress:
     prewarmed: bool = False
     upstream: str = ""
     relay: AnyRelay | None = None
+    verdict: VerdictReader | None = None
     said_up: int = 0
     said_down: int = 0
     user: str | None = None

@@ -9,6 +9,7 @@ from dbproxy.explain.client_pages import CLIENT_PAGES, OWN_PAGES
 from dbproxy.explain.identity_pages import IDENTITY_PAGES
 from dbproxy.explain.page import Area, Page
 from dbproxy.explain.start_pages import LISTENER_PAGES, SETTINGS_PAGES
+from dbproxy.explain.teleport_pages import TELEPORT_PAGES
 from dbproxy.explain.upstream_pages import UPSTREAM_PAGES
 
 __all__ = ["AREAS", "find_code", "page_of"]
@@ -18,6 +19,7 @@ AREAS: Final = (
     Area("The identity that tbot writes", IDENTITY_PAGES),
     Area("The listener", LISTENER_PAGES),
     Area("The way to the Teleport Proxy", UPSTREAM_PAGES),
+    Area("What Teleport says", TELEPORT_PAGES),
     Area("Clients", CLIENT_PAGES),
     Area("dbproxy itself", OWN_PAGES),
 )

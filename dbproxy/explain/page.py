@@ -25,6 +25,10 @@ class Sees(Enum):
         " has begun; psql and everything else built on a recent libpq then hides its text and"
         " prints `server sent an error response during SSL exchange`."
     )
+    TELEPORTS_MESSAGE = (
+        "Teleport's own message. With `--terminate` and `--tunnel`, clients of PostgreSQL and MySQL"
+        " get what it lacks as well, unless `--no-rewrite` is given."
+    )
     ALERT = "No text of ours: it says itself that TLS failed, or that it is not offered."
     CLOSED = "A connection that is closed without a word."
 

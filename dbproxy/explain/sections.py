@@ -9,7 +9,8 @@ from typing import Final
 
 from dbproxy.errors import PROBLEMS, Code, Fault
 from dbproxy.explain.lookup import page_of
-from dbproxy.explain.page import Look, Page
+from dbproxy.explain.page import Look, Page, Sees
+from dbproxy.protocols.teleport_words import hint_for
 from dbproxy.protocols.wire.postgres import sqlstate_of
 
 __all__ = ["Section", "put_right_by", "sections"]
@@ -67,4 +68,8 @@ def _what_the_client_sees(code: Code, page: Page) -> Iterator[str]:
     if page.sees.is_message:
         yield f"`FATAL: dbproxy: … [{code}]` (in other protocols than PostgreSQL without `FATAL`)"
         yield f"`HINT: {PROBLEMS[code].client_hint}`"
+    if page.sees is Sees.TELEPORTS_MESSAGE:
+        yield "`FATAL: …` (PostgreSQL)"
+        yield f"`HINT: {hint_for(code)}` (in MySQL at the end of the message)"
+    if page.sees.is_message or page.sees is Sees.TELEPORTS_MESSAGE:
         yield f"SQLSTATE (PostgreSQL): {sqlstate_of(code)}"

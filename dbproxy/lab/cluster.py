@@ -79,11 +79,11 @@ class Lab(ProxyControls):
         self.audit = AuditLog(directory / AUDIT_FILE, on_audit_event)
         self.web_ca_file = directory / WEB_CA_FILE
         self.web_ca_file.write_bytes(self.authority.web_ca.pem)
-        self._database = DatabaseService(cluster, databases, self.roles, self.audit)
+        database = DatabaseService(cluster, databases, self.roles, self.audit)
         self._gatekeeper = Gatekeeper(self.authority, directory / PROXY_DIRECTORY)
         web = WebServer(cluster, lambda: self.address, options.web)
-        proxy = Proxy(self._contexts(options), self._gatekeeper, self._database, web, options)
-        super().__init__(proxy, web, self._gatekeeper)
+        proxy = Proxy(self._contexts(options), self._gatekeeper, database, web, options)
+        super().__init__(proxy, web, self._gatekeeper, database)
         self._listener = Listener(parse_tcp_address(listen), proxy.serve)
         self._restart = trio.Event()
 

@@ -39,6 +39,10 @@ class DatabaseUnreachable(LabError):
     """The real database does not accept the connection."""
 
 
+class SessionRefused(LabError):
+    """The database service refuses, because it was told to."""
+
+
 @dataclass(frozen=True)
 class DatabaseResource:
     """A database that the cluster offers.
@@ -72,6 +76,9 @@ class DatabaseService:
         resources: the databases.
         roles: the cluster's roles by name; read at every session, so later changes count.
         audit: where sessions are recorded.
+
+    Attributes:
+        refusal: what PostgreSQL's and MySQL's sessions are refused with; ``None``: nothing.
     """
 
     def __init__(
@@ -85,6 +92,7 @@ class DatabaseService:
         self._resources = {resource.name: resource for resource in resources}
         self._roles = roles
         self._audit = audit
+        self.refusal: str | None = None
 
     def find(self, service: str) -> DatabaseResource:
         """Returns the resource named ``service``.
@@ -120,6 +128,7 @@ class DatabaseService:
         startup = _complete(startup, identity)
         session = _session(identity, "postgres", user=startup.user, name=startup.database)
         try:
+            self._check_refusal()
             resource = self.find(identity.service)
             self._authorize(identity, resource, user=startup.user, name=startup.database)
             server = await _connect(resource)
@@ -153,6 +162,7 @@ class DatabaseService:
         session = _session(identity, "mysql", user=login.user, name=login.database)
         number = response.number + 1
         try:
+            self._check_refusal()
             resource = self.find(identity.service)
             self._authorize(identity, resource, user=login.user, name=login.database)
             server = await _connect(resource)
@@ -210,6 +220,10 @@ class DatabaseService:
             await server.send_all(request.raw)
             with trio.move_on_after(CANCEL_TIMEOUT):
                 await server.receive_some(1)
+
+    def _check_refusal(self) -> None:
+        if self.refusal is not None:
+            raise SessionRefused(self.refusal)
 
     def _authorize(
         self, identity: SubjectFields, resource: DatabaseResource, *, user: str, name: str

@@ -10,6 +10,7 @@ import trio
 from dbproxy.lab.admission import Admission
 from dbproxy.lab.alerts import Alert
 from dbproxy.lab.certificate_authority import current_time
+from dbproxy.lab.database import DatabaseService
 from dbproxy.lab.faults import Injector
 from dbproxy.lab.gatekeeper import Gatekeeper, Rejection
 from dbproxy.lab.handshake import Handshake
@@ -23,8 +24,11 @@ from dbproxy.lab.webapi import WebOptions
 class ProxyControls:
     """The Proxy's side of a `Lab`."""
 
-    def __init__(self, proxy: Proxy, web: WebServer, gatekeeper: Gatekeeper) -> None:
+    def __init__(
+        self, proxy: Proxy, web: WebServer, gatekeeper: Gatekeeper, database: DatabaseService
+    ) -> None:
         self._proxy = proxy
+        self._database = database
         self._web = web
         self._gatekeeper = gatekeeper
 
@@ -114,6 +118,21 @@ class ProxyControls:
         """
         moment = current_time() if issued_before is None else issued_before
         self._gatekeeper.rejection = Rejection(moment, alert)
+
+    def refuse_sessions(self, message: str) -> None:
+        """Makes the database service refuse sessions of PostgreSQL and MySQL, from now on.
+
+        Clients are told in their protocol, as by a real one: PostgreSQL's get a message and nothing
+        else, MySQL's get it with the number 1105 and the SQLSTATE `HY000`.
+
+        Args:
+            message: such as ``database "x" not found among registered databases in cluster "y"``.
+        """
+        self._database.refusal = message
+
+    def serve_sessions(self) -> None:
+        """Ends ``refuse_sessions``."""
+        self._database.refusal = None
 
     def accept_certificates(self) -> None:
         """Ends ``reject_certificates``."""

@@ -15,10 +15,12 @@ from dbproxy.protocols.base import (
     Say,
     StartTLS,
     UpstreamGreeting,
+    VerdictReader,
 )
 from dbproxy.protocols.choice import check_mode, choose_protocol, protocol_named
 from dbproxy.protocols.mysql import MySQL
 from dbproxy.protocols.sqlserver import SQLServer
+from dbproxy.protocols.teleport_words import reason_for
 
 __all__ = [
     "Answering",
@@ -37,7 +39,9 @@ __all__ = [
     "Say",
     "StartTLS",
     "UpstreamGreeting",
+    "VerdictReader",
     "check_mode",
     "choose_protocol",
     "protocol_named",
+    "reason_for",
 ]

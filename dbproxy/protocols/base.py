@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from dbproxy.errors import ClientError, DBProxyError
+from dbproxy.protocols.verdict import VerdictReader
 from dbproxy.protocols.wire import Answering
 from dbproxy.settings import Mode
 
@@ -34,6 +35,7 @@ __all__ = [
     "Say",
     "StartTLS",
     "UpstreamGreeting",
+    "VerdictReader",
 ]
 
 LONGEST_ALPN: Final = 255
@@ -278,6 +280,15 @@ class DatabaseProtocol(ABC):
 
     def greeting_reader(self) -> GreetingReader | None:
         """What reads the upstream's first words; None where the client speaks first."""
+        return None
+
+    def verdict_reader(self, *, rewrite: bool) -> VerdictReader | None:
+        """What reads whether the upstream lets a client in; None where nothing is made of that.
+
+        Args:
+            rewrite: Whether Teleport's refusals are completed.
+        """
+        del rewrite
         return None
 
     @abstractmethod

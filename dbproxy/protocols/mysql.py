@@ -44,6 +44,7 @@ from dbproxy.protocols.base import (
 from dbproxy.protocols.command_line import files_of, host_of
 from dbproxy.protocols.misuse import foreign, tls_inside_tls, tls_missing
 from dbproxy.protocols.mysql_login import MySQLLogin
+from dbproxy.protocols.mysql_verdict import MySQLVerdictReader
 from dbproxy.protocols.recognise import recognise_at_once
 from dbproxy.protocols.wire import Wire
 from dbproxy.protocols.wire.mysql import refusal_packet
@@ -276,6 +277,9 @@ class MySQL(DatabaseProtocol):
 
     def greeting_reader(self) -> MySQLGreetingReader:
         return MySQLGreetingReader()
+
+    def verdict_reader(self, *, rewrite: bool) -> MySQLVerdictReader:
+        return MySQLVerdictReader(rewrite=rewrite)
 
     def server_alpn(self) -> bytes | None:
         return None

@@ -33,6 +33,7 @@ Tested in `tests/unit/protocols/test_postgres.py`, split at every byte, and with
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from enum import Enum, auto
 from typing import Final
 
@@ -54,6 +55,7 @@ from dbproxy.protocols.misuse import (
     tls_missing,
     tls_on_plain_port,
 )
+from dbproxy.protocols.postgres_verdict import PostgresVerdictReader
 from dbproxy.protocols.recognise import Undecided, recognise
 from dbproxy.protocols.wire import Answering, Wire
 from dbproxy.protocols.wire.mysql import told_to_the_silent
@@ -141,14 +143,10 @@ class PostgresPrologue(Prologue):
 
     def _check_foreign(self) -> None:
         """Recognise a foreign protocol, as soon as its bytes tell."""
-        try:
+        with suppress(Undecided):
             wire = recognise(self._buffer)
-        except Undecided:
-            if len(self._buffer) < _HEADER_SIZE:
-                return
-            wire = None
-        self._speaks = wire if wire is not None else self._speaks
-        raise foreign(self._readable_name, wire, self._buffer)
+            self._speaks = wire if wire is not None else self._speaks
+            raise foreign(self._readable_name, wire, self._buffer)
 
     def _on_packet(self, packet: bytes) -> Sequence[PrologueEvent]:
         if _TLS.begins(packet):
@@ -254,6 +252,9 @@ class Postgres(DatabaseProtocol):
 
     def prologue(self, mode: Mode, *, inside_tls: bool = False) -> PostgresPrologue:
         return PostgresPrologue(mode, inside_tls=inside_tls, readable_name=self.readable_name)
+
+    def verdict_reader(self, *, rewrite: bool) -> PostgresVerdictReader:
+        return PostgresVerdictReader(rewrite=rewrite)
 
     def server_alpn(self) -> bytes | None:
         return b"postgresql"

@@ -60,6 +60,7 @@ from dbproxy.protocols.wire.tds import TDSWire
 from dbproxy.protocols.wire.tds_packets import (
     LOGIN7,
     PRELOGIN,
+    SERVER_VERSION,
     TABULAR_RESULT,
     Encryption,
     MalformedTDSError,
@@ -80,8 +81,6 @@ __all__ = ["SQLServer", "SQLServerPrelogin", "SQLServerPrologue"]
 
 _TLS: Final = TLS()
 _NAME: Final = "SQL Server"
-_SERVER_VERSION: Final = bytes([15, 0, 0x07, 0xD0, 0, 0])
-"""SQL Server 2019, which is what Teleport's handler says."""
 _CLIENT_VERSION: Final = bytes(6)
 _NEWEST: Final = 0x74000004
 """The TDS version (7.4) that a refusal is written in for a client that has not told its own."""
@@ -265,7 +264,7 @@ def _broken(how: str) -> UpstreamError:
 
 
 def _answer(encryption: Encryption) -> Reply:
-    return Reply(encode_message(TABULAR_RESULT, prelogin(_SERVER_VERSION, encryption)))
+    return Reply(encode_message(TABULAR_RESULT, prelogin(SERVER_VERSION, encryption)))
 
 
 class SQLServer(DatabaseProtocol):

@@ -14,7 +14,7 @@ from dbproxy.protocols.base import Carry, ConnectionFacts, Prologue, PrologueEve
 from dbproxy.protocols.client_first import ClientFirst, ClientFirstPrologue
 from dbproxy.protocols.command_line import host_of
 from dbproxy.protocols.recognise import recognise_at_once
-from dbproxy.protocols.wire import Wire
+from dbproxy.protocols.wire import Answering, Wire
 from dbproxy.settings import Mode
 
 __all__ = ["UnknownProtocol"]
@@ -31,6 +31,10 @@ class _Bytes(Wire):
     def refusal(self, received: bytes, error: DBProxyError) -> bytes:
         known = recognise_at_once(received)
         return known.refusal(received, error) if known is not None else b""
+
+    def further(self, received: bytes, error: DBProxyError) -> Answering | None:
+        known = recognise_at_once(received)
+        return known.further(received, error) if known is not None else None
 
 
 class _PassingPrologue(ClientFirstPrologue):

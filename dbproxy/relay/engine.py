@@ -6,6 +6,7 @@ from typing import Final, TypeAlias
 
 import trio
 
+from dbproxy.protocols import VerdictReader
 from dbproxy.relay.fast import FastRelay
 from dbproxy.relay.first_flight import FirstFlight
 from dbproxy.relay.pump import Relay
@@ -35,14 +36,15 @@ class RelayEngine:
         upstream: LayeredStream,
         first_flight: FirstFlight,
         answered: Callable[[], None],
+        verdict: VerdictReader | None = None,
     ) -> AnyRelay:
         """A relay between two streams whose handshakes are over; the arguments are `Relay`'s."""
         on_sockets = all(
             isinstance(stream.transport, trio.SocketStream) for stream in (client, upstream)
         )
         if self._reactor is None or not on_sockets:
-            return Relay(client, upstream, first_flight, answered)
-        return FastRelay(self._reactor, client, upstream, first_flight, answered)
+            return Relay(client, upstream, first_flight, answered, verdict)
+        return FastRelay(self._reactor, client, upstream, first_flight, answered, verdict)
 
     def linger_when_alone(self, count_connections: Callable[[], int]) -> None:
         """Save time while all connections are being relayed.

@@ -16,6 +16,7 @@ import trio
 
 from dbproxy.events import ClosedBy
 from dbproxy.layers import LayerError
+from dbproxy.protocols import VerdictReader
 from dbproxy.relay.ending import Ending, RelayEnd
 from dbproxy.relay.ends import HEADROOM, READ_SIZE, End, EndOfStream, Regions, make_end
 from dbproxy.relay.first_flight import FirstFlight
@@ -69,9 +70,7 @@ class _Direction:
         """Put the next piece of what is ready into the shared buffer."""
         piece, self.ready = self.ready[:READ_SIZE], self.ready[READ_SIZE:]
         self.steady = not self.ready
-        end = HEADROOM + len(piece)
-        plain[HEADROOM:end] = piece
-        return ((HEADROOM, end),)
+        return _place(piece, plain)
 
 
 class FastRelay:
@@ -83,6 +82,7 @@ class FastRelay:
         upstream: The Teleport Proxy's side.
         first_flight: As for `Relay`.
         answered: As for `Relay`.
+        verdict: As for `Relay`.
     """
 
     __slots__ = (
@@ -96,8 +96,10 @@ class FastRelay:
         "_over",
         "_patience",
         "_reactor",
+        "_settled",
         "_up",
         "_upstream_stream",
+        "_verdict",
         "_wake",
         "bytes_down",
         "bytes_up",
@@ -110,12 +112,15 @@ class FastRelay:
         upstream: LayeredStream,
         first_flight: FirstFlight | None = None,
         answered: Callable[[], None] = lambda: None,
+        verdict: VerdictReader | None = None,
     ) -> None:
         self._reactor = reactor
         self._client_stream = client
         self._upstream_stream = upstream
         self._first_flight = first_flight or FirstFlight()
         self._answered = answered
+        self._verdict = verdict
+        self._settled = False  # whether what the upstream says is only moved
         self.bytes_up = 0
         self.bytes_down = 0
         self._ending = Ending()
@@ -313,7 +318,10 @@ class FastRelay:
             regions = source.read()
         except EndOfStream:
             self._ending.note(ClosedBy.UPSTREAM)
-            self._end_down()
+            if held := self._take_held():
+                self._say_down(held)  # in another turn the end is read once more
+            else:
+                self._end_down()
             return
         except (OSError, LayerError) as error:
             self._note_upstream_failure(_translated(error))
@@ -343,14 +351,46 @@ class FastRelay:
         return down.source.readable
 
     def _send_down(self, regions: Regions) -> None:
-        if not self._ending.upstream_spoke:
-            self._ending.upstream_spoke = True
-            self._first_flight.close()
-            self._answered()
+        if not self._settled:
+            self._send_down_first(regions)
+            return
         try:
             self.bytes_down += self._down.sink.write(regions)
         except (OSError, LayerError) as error:
             self._lose_client(error)
+
+    def _send_down_first(self, regions: Regions) -> None:
+        """Send what the upstream says first, as the verdict's reader puts it."""
+        if not self._ending.upstream_spoke:
+            self._ending.upstream_spoke = True
+            self._first_flight.close()
+            self._answered()
+        verdict = self._verdict
+        if verdict is None:
+            self._settled = True
+            self._send_down(regions)
+            return
+        view = self._reactor.buffers.plain.view
+        said = verdict.receive(b"".join([view[start:end] for start, end in regions]))
+        if verdict.over:
+            self._settled, self._verdict = True, None
+        self._say_down(said)
+
+    def _say_down(self, data: bytes) -> None:
+        """Send bytes that are not in the shared buffer."""
+        plain = self._reactor.buffers.plain.view
+        try:
+            for start in range(0, len(data), READ_SIZE):
+                self.bytes_down += self._down.sink.write(
+                    _place(data[start : start + READ_SIZE], plain)
+                )
+        except (OSError, LayerError) as error:
+            self._lose_client(error)
+
+    def _take_held(self) -> bytes:
+        """What the upstream has said and was held back, now that it says no more."""
+        verdict, self._verdict = self._verdict, None
+        return verdict.end() if verdict is not None else b""
 
     def _lose_client(self, error: OSError | LayerError) -> None:
         self._ending.note(ClosedBy.CLIENT, _translated(error))
@@ -365,6 +405,7 @@ class FastRelay:
     def _note_upstream_failure(self, error: Exception) -> None:
         self._ending.upstream_error = error
         self._ending.note(ClosedBy.UPSTREAM, error)
+        self._say_down(self._take_held())
         self._finish()
 
     def _pass_end(self, sink: End) -> None:
@@ -382,6 +423,13 @@ class FastRelay:
         self._down.stop()
         self._over = True
         self._wake.set()
+
+
+def _place(piece: bytes, plain: memoryview) -> Regions:
+    """Put at most as much as is read at once into the shared buffer."""
+    end = HEADROOM + len(piece)
+    plain[HEADROOM:end] = piece
+    return ((HEADROOM, end),)
 
 
 def _translated(error: OSError | LayerError) -> Exception:

@@ -12,6 +12,8 @@ The rules, and why:
   that is stuck in writing would never read the reason.
 - When receiving from a side fails, or sending to the client, everything ends at once: nothing more
   can come from that side or be delivered to it.
+- What the upstream says first goes through the protocol's `VerdictReader`, where there is one,
+  until that has read enough; what it holds back is let go when the upstream says no more.
 - An upstream that ends or fails before its first byte ends the relay without a word to the client,
   so that the caller can still tell the client why, or send what the client has said to another one.
 
@@ -24,6 +26,7 @@ import trio
 
 from dbproxy.events import ClosedBy
 from dbproxy.layers import LayerError
+from dbproxy.protocols import VerdictReader
 from dbproxy.relay.ending import Ending, RelayEnd
 from dbproxy.relay.first_flight import FirstFlight
 
@@ -39,6 +42,7 @@ class Relay:
         first_flight: Bytes of the client that were received already. Until the upstream's first
             byte those that follow are added to it.
         answered: Called at the upstream's first byte.
+        verdict: Reads what the upstream says first, and may put it differently.
     """
 
     def __init__(
@@ -47,11 +51,13 @@ class Relay:
         upstream: trio.abc.HalfCloseableStream,
         first_flight: FirstFlight | None = None,
         answered: Callable[[], None] = lambda: None,
+        verdict: VerdictReader | None = None,
     ) -> None:
         self._client = client
         self._upstream = upstream
         self._first_flight = first_flight or FirstFlight()
         self._answered = answered
+        self._verdict = verdict
         self.bytes_up = 0
         self.bytes_down = 0
         self._ending = Ending()
@@ -92,15 +98,31 @@ class Relay:
                 self._ending.upstream_spoke = True
                 self._first_flight.close()
                 self._answered()
-            if not await self._send(self._client, data, ClosedBy.CLIENT):
+            if self._verdict is not None:
+                data = self._read_verdict(self._verdict, data)
+            if not await self._deliver_down(data):
                 self._directions.cancel()
                 return
-            self.bytes_down += len(data)
+        if self._verdict is not None and not await self._deliver_down(self._verdict.end()):
+            self._directions.cancel()
+            return
         self._upstream_ended = True
         if self._ending.upstream_spoke:
             await self._pass_end(self._client)
         if not self._ending.upstream_is_of_use:
             self._directions.cancel()
+
+    def _read_verdict(self, verdict: VerdictReader, data: bytes) -> bytes:
+        said = verdict.receive(data)
+        if verdict.over:
+            self._verdict = None
+        return said
+
+    async def _deliver_down(self, data: bytes) -> bool:
+        if data and not await self._send(self._client, data, ClosedBy.CLIENT):
+            return False
+        self.bytes_down += len(data)
+        return True
 
     async def _receive(self, source: trio.abc.ReceiveStream, side: ClosedBy) -> bytes:
         try:
@@ -109,6 +131,8 @@ class Relay:
             self._ending.note(side, error)
             if side is ClosedBy.UPSTREAM:
                 self._ending.upstream_error = error
+                if self._verdict is not None:
+                    await self._deliver_down(self._verdict.end())
             self._directions.cancel()
             await trio.lowlevel.checkpoint_if_cancelled()
             return b""

@@ -61,6 +61,7 @@ def make_handler(
         handshake_timeout=settings.handshake_timeout,
         connect_grace=settings.connect_grace,
         ready=make_ready_connections(settings, store, protocol, dialer, publish),
+        rewrite=not settings.no_rewrite,
     )
     handler = ConnectionHandler(
         mode=settings.mode,

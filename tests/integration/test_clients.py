@@ -22,6 +22,7 @@ from database_clients import (
     Psql,
     asyncpg_arguments,
     in_thread,
+    pg8000_connect,
     until_asleep,
     with_asyncpg,
     with_psycopg,
@@ -151,6 +152,19 @@ async def test_a_connection_ends_in_a_record_of_what_it_did(
         session = lab.audit.ends()[0]
         assert record.bytes_up == session["bytes_from_client"]
         assert record.bytes_down == session["bytes_to_client"]
+
+
+@every_mode
+async def test_pg8000_runs_queries_with_parameters(mode: Mode, proxy_in: ProxyIn) -> None:
+    def use() -> object:
+        connection = pg8000_connect(proxy)
+        try:
+            return connection.run("SELECT words FROM greetings WHERE id > :id ORDER BY id", id=1)
+        finally:
+            connection.close()
+
+    async with proxy_in(mode) as proxy:
+        assert await in_thread(use) == [[words] for words in WORDS[1:]]
 
 
 # COPY

@@ -195,6 +195,22 @@ async def test_an_unknown_service_is_named_inside_tls(client: Client) -> None:
         assert body == f"M{text}\0\0".encode()
 
 
+async def test_sessions_can_be_refused_with_any_message_until_they_are_served_again(
+    client: Client,
+) -> None:
+    client.lab.refuse_sessions("no such luck")
+    async with client.connect(issue(client.lab)) as stream:
+        await stream.send_all(startup(user="alice", database="example"))
+        assert await read_message(stream) == ("E", b"Mno such luck\0\0")
+        assert await at_end(stream)
+    assert client.lab.audit.events[-1]["error"] == "no such luck"
+    client.lab.serve_sessions()
+    async with client.connect(issue(client.lab)) as stream:
+        await stream.send_all(startup(user="alice", database="example"))
+        kind, _ = await read_message(stream)
+        assert kind == "R"
+
+
 async def test_an_unknown_service_in_a_tunnel_is_a_silent_close(client: Client) -> None:
     async with client.connect(issue(client.lab, routed(service="other"))) as stream:
         await stream.send_all(startup(user="alice", database="example"))

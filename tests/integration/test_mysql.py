@@ -13,7 +13,16 @@ from database_clients import in_thread
 from lab_client import until
 from mariadb_server import MariaDB, mariadb_server
 from mysql_clients import pymysql_connect, query, run_mariadb, with_pymysql
-from running_proxy import PATIENCE, Destination, ProxyIn, every_mode, running_proxy, tls_modes
+from running_proxy import (
+    PATIENCE,
+    Destination,
+    ProxyIn,
+    checked_modes,
+    every_mode,
+    running_proxy,
+    tls_modes,
+)
+from teleports_refusals import DENIED, UNKNOWN_SERVICE
 
 from dbproxy import Mode
 from dbproxy.events import ClosedBy, PrewarmUnavailable
@@ -237,12 +246,44 @@ class TestRefusals:
         assert number == 1045
         assert "[client-certificate-missing]" in text
 
+    @pytest.mark.parametrize("no_rewrite", [False, True])
     @every_mode
-    async def test_a_user_that_the_role_does_not_allow(self, mode: Mode, proxy_in: ProxyIn) -> None:
-        async with proxy_in(mode) as proxy:
-            with pytest.raises(pymysql.err.OperationalError, match="access to db denied") as caught:
+    async def test_a_user_that_the_role_does_not_allow(
+        self, mode: Mode, no_rewrite: bool, proxy_in: ProxyIn
+    ) -> None:
+        async with proxy_in(mode, no_rewrite=no_rewrite) as proxy:
+            with pytest.raises(pymysql.err.OperationalError) as caught:
                 await with_pymysql(proxy, query("SELECT 1"), user="bob")
-        assert caught.value.args[0] == 1105
+            record = await proxy.record()
+        number, text = caught.value.args
+        if no_rewrite or mode is Mode.PASSTHROUGH:
+            assert (number, text) == (1105, DENIED)
+        else:
+            assert number == 1045
+            assert text.startswith(f"{DENIED} Check the database user and name")
+            assert text.endswith(" [access-denied]")
+        refused = ("relayed", None) if mode is Mode.PASSTHROUGH else ("refused", "access-denied")
+        assert (record.outcome, record.code) == refused
+
+    @checked_modes
+    async def test_a_service_that_teleport_does_not_know(
+        self, mode: Mode, lab: Lab, proxy_in: ProxyIn
+    ) -> None:
+        lab.refuse_sessions(UNKNOWN_SERVICE)
+        async with proxy_in(mode) as proxy:
+            with pytest.raises(pymysql.err.OperationalError) as caught:
+                await with_pymysql(proxy, query("SELECT 1"))
+            done = await run_mariadb(proxy, "SELECT 1")
+            records = await proxy.all_closed(2)
+            lab.serve_sessions()
+            assert await with_pymysql(proxy, query("SELECT 1")) == ((1,),)
+        number, text = caught.value.args
+        assert number == 1049
+        assert text.startswith(UNKNOWN_SERVICE)
+        assert text.endswith("[service-not-found]")
+        assert f"ERROR 1049 (42000): {UNKNOWN_SERVICE}" in done.err
+        assert "[service-not-found]" in done.err
+        assert {record.code for record in records} == {"service-not-found"}
 
     @every_mode
     async def test_teleport_is_down(self, mode: Mode, lab: Lab, proxy_in: ProxyIn) -> None:

@@ -159,3 +159,14 @@ async def test_teleport_is_down(
         await lab.stop_proxy()
         with pytest.raises(pytds.OperationalError, match=r"dbproxy: .*\[upstream-unreachable\]"):
             await in_thread(ask, proxy, "SELECT 1")
+
+
+async def test_on_a_port_that_carries_another_protocol_the_driver_prints_what_it_carries(
+    proxy_in: ProxyIn,
+) -> None:
+    words = r"this port carries Redis, and the client began with a SQL Server PRELOGIN packet"
+    async with proxy_in(Mode.TUNNEL, protocol="redis") as proxy:
+        with pytest.raises(pytds.OperationalError, match=words):
+            await in_thread(ask, proxy, "SELECT 1")
+        record = await proxy.record()
+    assert (record.outcome, record.code) == ("refused", "client-protocol-error")

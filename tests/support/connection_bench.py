@@ -11,6 +11,7 @@ from dialers import secure_dialer
 from stream_ends import Duplex, receive_all, socket_pair
 
 from dbproxy.downstream import Admission, Bridge, ConnectionHandler, RelayedAdmission
+from dbproxy.downstream.client import Client
 from dbproxy.errors import Code, UpstreamError
 from dbproxy.events import (
     ConnectionClosed,
@@ -21,7 +22,7 @@ from dbproxy.events import (
 )
 from dbproxy.identity import Identity, IdentityStore
 from dbproxy.layers import TLSError
-from dbproxy.protocols import DatabaseProtocol, protocol_named
+from dbproxy.protocols import Carry, DatabaseProtocol, Greeting, protocol_named
 from dbproxy.relay import LayeredStream, Liveness, RelayEngine
 from dbproxy.settings import Mode
 from dbproxy.upstream import (
@@ -81,6 +82,18 @@ def _no_identity() -> Identity:
     raise AssertionError("nobody makes the upgrade test")
 
 
+class InsideTLS:
+    """An admission that has ended TLS already."""
+
+    async def admit(self, client: Client, greeting: Greeting | None = None) -> Carry:
+        assert greeting is not None
+        await client.stream.send_all(greeting.prologue(Mode.TERMINATE).opening)
+        inside = greeting.prologue(Mode.TERMINATE, inside_tls=True)
+        carry = await client.read_prologue(inside)
+        assert isinstance(carry, Carry)
+        return carry
+
+
 @dataclass
 class Bench:
     """A handler, what it published, and the way to connect to it."""
@@ -135,6 +148,8 @@ def bench_maker(store: IdentityStore) -> MakeBench:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         connect_grace: float = 0,
         protocol: DatabaseProtocol = POSTGRES,
+        rewrite: bool = True,
+        prologue_timeout: float = 5,
     ) -> Bench:
         dialer = FakeDialer(*upstreams)
         events: list[Event] = []
@@ -152,11 +167,12 @@ def bench_maker(store: IdentityStore) -> MakeBench:
                 publish=events.append,
                 handshake_timeout=3,
                 connect_grace=connect_grace,
+                rewrite=rewrite,
                 clock=clock,
             ),
             liveness=Liveness(),
             publish=events.append,
-            prologue_timeout=5,
+            prologue_timeout=prologue_timeout,
             clock=clock,
         )
         return Bench(handler, dialer, events)

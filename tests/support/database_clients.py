@@ -1,4 +1,4 @@
-"""Real PostgreSQL clients: psql, psycopg and asyncpg.
+"""Real PostgreSQL clients: psql, psycopg, asyncpg and pg8000.
 
 The drivers run in worker threads, so that trio goes on serving meanwhile. Everything is bounded.
 """
@@ -17,6 +17,8 @@ from ssl import SSLContext, create_default_context
 from typing import Any, TypeVar
 
 import asyncpg
+import pg8000.exceptions
+import pg8000.native
 import psycopg
 import trio
 from psycopg.conninfo import make_conninfo
@@ -251,5 +253,33 @@ async def refused_psycopg(proxy: RunningProxy, **changes: object) -> str:
         except psycopg.OperationalError as error:
             return str(error)
         raise AssertionError("psycopg could connect")
+
+    return await in_thread(connect)
+
+
+def pg8000_connect(proxy: RunningProxy, **changes: Any) -> Any:
+    """Connect with pg8000; to be called in a worker thread."""
+    parameters = proxy.parameters()
+    arguments: dict[str, Any] = {
+        "host": parameters["host"],
+        "port": proxy.port,
+        "user": parameters["user"],
+        "database": parameters["dbname"],
+        "ssl_context": False if proxy.started.mode is Mode.TUNNEL else tls_context(proxy),
+        "timeout": 15,
+    }
+    return pg8000.native.Connection(**(arguments | changes))
+
+
+async def refused_pg8000(proxy: RunningProxy, **changes: Any) -> dict[str, str]:
+    """Connect with pg8000, which must fail, and return the fields of the error in its exception."""
+
+    def connect() -> dict[str, str]:
+        try:
+            pg8000_connect(proxy, **changes).close()
+        except pg8000.exceptions.DatabaseError as error:
+            fields: dict[str, str] = error.args[0]
+            return fields
+        raise AssertionError("pg8000 could connect")
 
     return await in_thread(connect)

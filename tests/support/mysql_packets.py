@@ -2,6 +2,8 @@
 
 import struct
 
+import trio
+
 GREETING_SCRAMBLE = bytes(range(1, 21))
 CAPABILITIES = 0x0008_A208
 """Of a server: database in the login, protocol 4.1, transactions, secure, plugins; no TLS."""
@@ -61,3 +63,12 @@ def ok(number: int) -> bytes:
 def error(number: int, text: bytes = b"Access denied") -> bytes:
     """An ERR with number 1045."""
     return packet(number, b"\xff\x15\x04#28000" + text)
+
+
+async def read_packet(stream: trio.SocketStream) -> bytes:
+    """One packet as it was sent."""
+    header = await stream.receive_some(4)
+    payload = b""
+    while len(payload) < int.from_bytes(header[:3], "little"):
+        payload += await stream.receive_some(int.from_bytes(header[:3], "little") - len(payload))
+    return header + payload

@@ -37,9 +37,10 @@ def login_payload(
 ) -> bytes:
     """A LOGIN7."""
     names = bytearray(58)
-    struct.pack_into("<HH", names, 4, 94, len(user))
-    struct.pack_into("<HH", names, 32, 94 + 2 * len(user), len(database))
-    body = struct.pack("<I", version) + bytes(28) + names + (user + database).encode("utf-16-le")
+    encoded_user, encoded_database = user.encode("utf-16-le"), database.encode("utf-16-le")
+    struct.pack_into("<HH", names, 4, 94, len(encoded_user) // 2)
+    struct.pack_into("<HH", names, 32, 94 + len(encoded_user), len(encoded_database) // 2)
+    body = struct.pack("<I", version) + bytes(28) + names + encoded_user + encoded_database
     return struct.pack("<I", len(body) + 4) + body
 
 

@@ -31,6 +31,8 @@ _END_HEADERS: Final = 0x4
 _FRAME_HEADER_SIZE: Final = 9
 _STREAM_BITS: Final = 0x7FFFFFFF
 _NO_ERROR: Final = 0
+_MOST_ANSWERS: Final = 100
+"""Requests of a refused client that are answered; after each it is told that it may go away."""
 
 _GRPC_STATUSES: Final = {
     Sort.DENIED: 7,  # PERMISSION_DENIED
@@ -68,24 +70,27 @@ class _Refusing:
         self._headers = _header_block(error)
         self._header = b""
         self._to_skip = 0
+        self._answers_left = _MOST_ANSWERS
 
     def answer(self, data: bytes) -> bytes:
         """The answers to the requests that begin in `data`."""
-        answers = b""
-        while data:
-            skipped = min(self._to_skip, len(data))
+        answers, position = b"", 0
+        while position < len(data):
+            skipped = min(self._to_skip, len(data) - position)
             self._to_skip -= skipped
-            data = data[skipped:]
+            position += skipped
             missing = _FRAME_HEADER_SIZE - len(self._header)
-            self._header, data = self._header + data[:missing], data[missing:]
+            self._header += data[position : position + missing]
+            position += missing
             if len(self._header) == _FRAME_HEADER_SIZE:
                 answers += self._on_frame(self._header)
                 self._to_skip, self._header = int.from_bytes(self._header[:3], "big"), b""
         return answers
 
     def _on_frame(self, header: bytes) -> bytes:
-        if header[3] != _HEADERS:
+        if header[3] != _HEADERS or not self._answers_left:
             return b""
+        self._answers_left -= 1
         stream = int.from_bytes(header[5:], "big") & _STREAM_BITS
         flags = _END_STREAM | _END_HEADERS
         goaway = struct.pack(">II", stream, _NO_ERROR)

@@ -15,11 +15,12 @@ from dbproxy.errors import ClientError, Code, DBProxyError
 from dbproxy.protocols.wire.mysql_packets import error_packet
 from dbproxy.protocols.wire.postgres import sqlstate_of
 
-__all__ = ["refusal_packet", "told_to_the_silent"]
+__all__ = ["number_and_sqlstate", "refusal_packet", "told_to_the_silent"]
 
 _CON_COUNT_ERROR: Final = (1040, "08004")  # ER_CON_COUNT_ERROR
 _HANDSHAKE_ERROR: Final = (1043, "08S01")  # ER_HANDSHAKE_ERROR
 _ACCESS_DENIED: Final = (1045, "28000")  # ER_ACCESS_DENIED_ERROR
+_NO_SUCH_DATABASE: Final = (1049, "42000")  # ER_BAD_DB_ERROR
 _UNKNOWN_ERROR: Final = (1105, "HY000")  # ER_UNKNOWN_ERROR
 _NO_CONNECTION_BEHIND: Final = (1429, "HY000")  # ER_CONNECT_TO_FOREIGN_DATA_SOURCE
 _LOST_BEHIND: Final = (1158, "08S01")  # ER_NET_READ_ERROR
@@ -31,10 +32,17 @@ _BY_SQLSTATE: Final = {
     "08006": _LOST_BEHIND,
     "08P01": _HANDSHAKE_ERROR,
     "28000": _ACCESS_DENIED,
+    "3D000": _NO_SUCH_DATABASE,
     "53000": _CON_COUNT_ERROR,
+    "53300": _CON_COUNT_ERROR,
     "XX000": _UNKNOWN_ERROR,
 }
 """By the SQLSTATE that PostgreSQL's clients are told, which sorts the problems."""
+
+
+def number_and_sqlstate(code: Code) -> tuple[int, str]:
+    """What MySQL's clients tell a problem by."""
+    return _BY_CODE.get(code) or _BY_SQLSTATE[sqlstate_of(code)]
 
 
 def refusal_packet(error: DBProxyError, sequence: int, *, greeted: bool) -> bytes:
@@ -47,7 +55,7 @@ def refusal_packet(error: DBProxyError, sequence: int, *, greeted: bool) -> byte
             SQLSTATE, because the client has not said yet that it knows such (MySQL documentation,
             "ERR_Packet").
     """
-    number, sqlstate = _BY_CODE.get(error.code) or _BY_SQLSTATE[sqlstate_of(error.code)]
+    number, sqlstate = number_and_sqlstate(error.code)
     return error_packet(
         sequence,
         number,

@@ -16,12 +16,14 @@ them, and each side drops a connection whose numbers are out of order.
 Tested in `tests/unit/protocols/wire/test_mysql_packets.py`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 __all__ = [
     "CLIENT_SSL",
     "ERR",
+    "HEADER_SIZE",
     "LARGEST_LOGIN_PACKET",
     "MalformedPacketError",
     "Packet",
@@ -33,6 +35,7 @@ __all__ = [
     "greeting_offers_tls",
     "is_tls_request",
     "offering_tls",
+    "relabelled_error",
     "user_and_database",
     "without_tls",
 ]
@@ -46,7 +49,8 @@ CLIENT_PLUGIN_AUTH_LENENC_CLIENT_DATA: Final = 1 << 21
 ERR: Final = 0xFF
 HANDSHAKE_V10: Final = 0x0A
 
-_HEADER_SIZE: Final = 4
+HEADER_SIZE: Final = 4
+"""Bytes in front of a payload."""
 LARGEST_LOGIN_PACKET: Final = 128 * 1024
 """Bytes of a payload until the login is over. Connection attributes may have 64 KiB in all, and a
 token of Kerberos as much; what is larger could only be meant to fill our memory."""
@@ -93,15 +97,15 @@ class PacketReader:
         Raises:
             MalformedPacketError: It is larger than any packet of a login.
         """
-        if len(self._buffer) < _HEADER_SIZE:
+        if len(self._buffer) < HEADER_SIZE:
             return None
         length = int.from_bytes(self._buffer[:3], "little")
         if length > LARGEST_LOGIN_PACKET:
             raise MalformedPacketError(f"a packet of {length} bytes")
-        end = _HEADER_SIZE + length
+        end = HEADER_SIZE + length
         if len(self._buffer) < end:
             return None
-        packet = Packet(self._buffer[3], bytes(self._buffer[_HEADER_SIZE:end]))
+        packet = Packet(self._buffer[3], bytes(self._buffer[HEADER_SIZE:end]))
         del self._buffer[:end]
         return packet
 
@@ -114,7 +118,7 @@ class PacketReader:
     @property
     def next_sequence(self) -> int | None:
         """The number of the next packet, which need not be complete; None before it is here."""
-        return self._buffer[3] if len(self._buffer) >= _HEADER_SIZE else None
+        return self._buffer[3] if len(self._buffer) >= HEADER_SIZE else None
 
     @property
     def beginning(self) -> bytes:
@@ -247,3 +251,21 @@ def error_packet(
     state = b"" if sqlstate is None else b"#" + sqlstate.encode()
     payload = bytes([ERR]) + code.to_bytes(2, "little") + state + text + ending.encode()
     return encode_packet(sequence, payload)
+
+
+def relabelled_error(error: bytes, code: int, sqlstate: str, endings: Sequence[str]) -> bytes:
+    """An ERR packet's payload under another number, its text as it was.
+
+    Args:
+        error: The payload.
+        code: The other number.
+        sqlstate: The SQLSTATE that belongs to it; left out where the packet has none.
+        endings: What may follow the text, the best one first; the first one counts that clients
+            would not cut, if there is one.
+    """
+    has_sqlstate = error[3:4] == b"#"
+    text = error[9:] if has_sqlstate else error[3:]
+    added = (b" " + ending.encode() for ending in endings)
+    ending = next((more for more in added if len(text) + len(more) <= _ERROR_TEXT_LIMIT), b"")
+    state = b"#" + sqlstate.encode() if has_sqlstate else b""
+    return bytes([ERR]) + code.to_bytes(2, "little") + state + text + ending

@@ -25,6 +25,7 @@ __all__ = [
     "LOGIN7",
     "PACKET_SIZE",
     "PRELOGIN",
+    "SERVER_VERSION",
     "TABULAR_RESULT",
     "Encryption",
     "MalformedTDSError",
@@ -50,6 +51,8 @@ LARGEST_MESSAGE: Final = 128 * 1024
 """Bytes of a LOGIN7 at most ([MS-TDS] 2.2.6.4); what is larger is meant to fill our memory."""
 PACKET_SIZE: Final = 4096
 """Of packets before the login has agreed on another size ([MS-TDS] 2.2.3.1.3)."""
+SERVER_VERSION: Final = bytes([15, 0, 0x07, 0xD0, 0, 0])
+"""SQL Server 2019, which is what Teleport's handler says."""
 
 _OPTION: Final = struct.Struct(">BHH")
 _VERSION_OPTION: Final = 0x00

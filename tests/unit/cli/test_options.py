@@ -96,7 +96,7 @@ def test_every_setting_has_a_flag_of_its_own(resolve: Resolve) -> None:
         *("--listen=tcp://127.0.0.1:1", "--unsafe-listen-anywhere", "--terminate"),
         *("--server-cert=c.pem", "--server-key=k.pem", "-u", "alice", "-n", "example"),
         *("--format=json", "--connect-timeout=1s", "--handshake-timeout=2s"),
-        *("--prologue-timeout=3s", "--drain-timeout=0", "--workers=4"),
+        *("--prologue-timeout=3s", "--drain-timeout=0", "--workers=4", "--no-rewrite"),
     )
     assert settings == Settings(
         config=Path("tbot.yaml"),
@@ -123,6 +123,7 @@ def test_every_setting_has_a_flag_of_its_own(resolve: Resolve) -> None:
         prologue_timeout=3.0,
         drain_timeout=0.0,
         workers=4,
+        no_rewrite=True,
     )
 
 

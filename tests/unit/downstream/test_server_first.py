@@ -6,8 +6,25 @@ from functools import partial
 import pytest
 import trio
 import trio.testing
-from connection_bench import ADDRESS, DOWN, REJECTED, RESET, UNTRUSTED, Bench, MakeBench
-from mysql_packets import error, greeting_payload, ok, packet, response_payload, tls_request
+from connection_bench import (
+    ADDRESS,
+    DOWN,
+    REJECTED,
+    RESET,
+    UNTRUSTED,
+    Bench,
+    InsideTLS,
+    MakeBench,
+)
+from mysql_packets import (
+    error,
+    greeting_payload,
+    ok,
+    packet,
+    read_packet,
+    response_payload,
+    tls_request,
+)
 from stream_ends import Duplex, FakeStream, Pause, receive_all
 from trio.testing import MockClock
 
@@ -16,7 +33,7 @@ from dbproxy.downstream.converse import converse
 from dbproxy.downstream.progress import Progress
 from dbproxy.errors import Code
 from dbproxy.events import ClosedBy, UpstreamRetried
-from dbproxy.protocols import Carry, Greeting, MySQL
+from dbproxy.protocols import MySQL
 from dbproxy.protocols.mysql_login import MySQLLogin
 from dbproxy.protocols.wire.mysql_packets import Packet
 from dbproxy.relay import LayeredStream
@@ -34,27 +51,6 @@ GRACE = 0.5
 @pytest.fixture
 def mysql_bench(make_bench: MakeBench) -> MakeBench:
     return partial(make_bench, protocol=MySQL())
-
-
-class InsideTLS:
-    """An admission that has ended TLS already."""
-
-    async def admit(self, client: Client, greeting: Greeting | None = None) -> Carry:
-        assert greeting is not None
-        await client.stream.send_all(greeting.prologue(Mode.TERMINATE).opening)
-        inside = greeting.prologue(Mode.TERMINATE, inside_tls=True)
-        carry = await client.read_prologue(inside)
-        assert isinstance(carry, Carry)
-        return carry
-
-
-async def read_packet(stream: trio.SocketStream) -> bytes:
-    """One packet as it was sent."""
-    header = await stream.receive_some(4)
-    payload = b""
-    while len(payload) < int.from_bytes(header[:3], "little"):
-        payload += await stream.receive_some(int.from_bytes(header[:3], "little") - len(payload))
-    return header + payload
 
 
 class TestOrder:

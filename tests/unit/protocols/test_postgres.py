@@ -143,7 +143,11 @@ def receive_pieces(prologue: PostgresPrologue, *pieces: bytes) -> list[PrologueE
     [
         (PASSTHROUGH, b"GET / HTTP/1.1\r\n", "an HTTP request"),
         (PASSTHROUGH, b"SSH-2.0-OpenSSH\r\n", "an SSH greeting"),
-        (TUNNEL, b"\x4a\0\0\0\x0a8.0", "bytes of another protocol (0x4a0000000a382e30)"),
+        (
+            TUNNEL,
+            b"\x4a\0\0\0\x0a8.0.36\0\x01\0\0\0",
+            "bytes of another protocol (0x4a0000000a382e30)",
+        ),
         (TUNNEL, packet(2 << 16 | 7), "protocol 2.7"),
         (TUNNEL, SSL_REQUEST * 2, "SSLRequest where it is not allowed (a second time)"),
         (PASSTHROUGH, GSSENC_REQUEST * 2, "GSSENCRequest where it is not allowed (a second time)"),

@@ -76,3 +76,29 @@ def test_no_more_than_the_largest_packet_is_held_between_reads(
         if events or code:
             return
         assert len(prologue._buffer) < LARGEST
+
+
+names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=60)
+
+
+@given(
+    st.dictionaries(names, names, max_size=5),
+    names,
+    st.none() | names,
+    st.sampled_from([3 << 16, 3 << 16 | 2]),
+    st.integers(0, 10_000),
+)
+def test_user_and_database_are_read_as_clients_write_them(
+    others: dict[str, str], user: str, database: str | None, version: int, cut: int
+) -> None:
+    parameters = {**others, "user": user}
+    parameters.pop("database", None)
+    if database is not None:
+        parameters["database"] = database
+    words = [word.encode() for item in parameters.items() for word in item]
+    body = b"".join(word + b"\0" for word in words) + b"\0"
+    startup = struct.pack("!II", 8 + len(body), version) + body
+    at = cut % len(startup)
+    events, code = run(PostgresPrologue(Mode.TUNNEL), [startup[:at], startup[at:]])
+    carried = Carry(startup, authenticate=True, user=user, database=database or user)
+    assert (events, code) == ([carried], None)

@@ -1,23 +1,30 @@
 """The rules of the relay on real sockets, for both engines and every stack of layers."""
 
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack
 from time import perf_counter
 
 import pytest
 import trio
 from lab_client import until
-from openssl_ends import client_layer, server_layer
+from openssl_ends import client_layer
+from relay_bench import (
+    KIB,
+    MIB,
+    PATIENCE,
+    Bench,
+    every_engine,
+    every_stack,
+    layered_pair,
+    running,
+)
 from stream_ends import receive_all, socket_pair
 from tls_peers import Credentials
 
 from dbproxy.events import ClosedBy
-from dbproxy.layers import Layer, PingLayer, TLSLayer, WebSocketLayer
+from dbproxy.layers import PingLayer, TLSLayer
 from dbproxy.layers.openssl import Records
 from dbproxy.relay import (
-    AnyRelay,
     FirstFlight,
     LayeredStream,
     PingWatch,
@@ -26,95 +33,7 @@ from dbproxy.relay import (
     SilenceError,
     own_the_loop,
 )
-from dbproxy.relay.fast import FastRelay
 from dbproxy.relay.reactor import LINGER
-
-KIB = 1024
-MIB = 1024 * KIB
-PATIENCE = 20.0
-STACKS = ("plain", "tls", "tls-ping", "tls-websocket-tls-ping")
-
-every_engine = pytest.mark.parametrize("fast", [False, True], ids=["trio", "reactor"])
-every_stack = pytest.mark.parametrize("stack", STACKS)
-
-
-@dataclass
-class Bench:
-    """A relay in the background, and the far ends of its two sides.
-
-    Attributes:
-        client: The client's end.
-        database: The upstream's end, behind its layers.
-        transport: The socket under it.
-        answered: How often the relay told about a first byte.
-    """
-
-    relay: AnyRelay
-    client: trio.SocketStream
-    database: LayeredStream
-    transport: trio.SocketStream
-    flight: FirstFlight
-    answered: list[None] = field(default_factory=list)
-    ends: list[RelayEnd] = field(default_factory=list)
-
-    @property
-    def end(self) -> RelayEnd:
-        """How it ended; it must have."""
-        (end,) = self.ends
-        return end
-
-
-async def add_both(
-    near: LayeredStream, far: LayeredStream, make: Callable[[], tuple[Layer, Layer]]
-) -> None:
-    one, other = make()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(near.add_layer, one)
-        nursery.start_soon(far.add_layer, other)
-
-
-async def layered_pair(
-    stack: str, credentials: Credentials
-) -> tuple[LayeredStream, LayeredStream, trio.SocketStream]:
-    """Two connected ends with the layers of a way to Teleport."""
-    near, far = socket_pair()
-    upstream, database = LayeredStream(near), LayeredStream(far)
-    kinds: dict[str, Callable[[], tuple[Layer, Layer]]] = {
-        "tls": lambda: (client_layer(), server_layer(credentials)),
-        "websocket": lambda: (WebSocketLayer(), WebSocketLayer()),
-        "ping": lambda: (PingLayer(), PingLayer()),
-    }
-    for name in stack.split("-"):
-        if name in kinds:
-            await add_both(upstream, database, kinds[name])
-    return upstream, database, far
-
-
-@asynccontextmanager
-async def running(
-    fast: bool, stack: str, credentials: Credentials, first: bytes = b""
-) -> AsyncIterator[Bench]:
-    """A relay; at the end of the block it must have ended, or end by itself."""
-    near, client = socket_pair()
-    upstream, database, transport = await layered_pair(stack, credentials)
-    engine, flight = RelayEngine(fast=fast), FirstFlight(first)
-    engine.linger_when_alone(lambda: 1)
-    answered: list[None] = []
-    client_stream = LayeredStream(near)
-    relay = engine.relay(client_stream, upstream, flight, lambda: answered.append(None))
-    assert isinstance(relay, FastRelay) is fast
-    bench = Bench(relay, client, database, transport, flight, answered)
-
-    async def keep_end() -> None:
-        bench.ends.append(await relay.run())
-
-    with trio.fail_after(PATIENCE):
-        async with client, database, client_stream, upstream, trio.open_nursery() as machinery:
-            machinery.start_soon(engine.run)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(keep_end)
-                yield bench
-            machinery.cancel_scope.cancel()
 
 
 async def pour(stream: trio.abc.HalfCloseableStream, pieces: list[bytes]) -> None:

@@ -21,6 +21,7 @@ from dbproxy.protocols.wire.mysql_packets import (
     greeting_offers_tls,
     is_tls_request,
     offering_tls,
+    relabelled_error,
     user_and_database,
     without_tls,
 )
@@ -123,6 +124,18 @@ class TestLogin:
     def test_user_and_database_are_found(self, lenenc: bool) -> None:
         assert user_and_database(response_payload(lenenc=lenenc)) == ("alice", "example")
 
+    @given(
+        st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=80),
+        st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=80),
+        st.booleans(),
+    )
+    def test_user_and_database_are_read_as_clients_write_them(
+        self, user: str, database: str, lenenc: bool
+    ) -> None:
+        login = response_payload(user=user.encode(), database=database.encode(), lenenc=lenenc)
+        assert user_and_database(login) == (user or None, database or None)
+        assert user_and_database(without_tls(login)) == (user or None, database or None)
+
     def test_long_proofs_are_skipped(self) -> None:
         capabilities = 0x8 | 0x200 | LENENC
         login = struct.pack("<IIB23x", capabilities, 0, 45) + b"alice\0"
@@ -158,6 +171,39 @@ class TestErrors:
         text = error_text(error_packet(0, 1, "HY000", letter * 600, " [code] Do this.")[4:])
         assert text.endswith(f"{letter}... [code] Do this.")
         assert 505 <= len(text.encode()) <= 511
+
+    @given(
+        st.text(st.characters(codec="utf-8"), max_size=300),
+        st.integers(0, 65535),
+        st.none() | st.just("28000"),
+    )
+    def test_any_text_is_found_again_or_cut(
+        self, text: str, number: int, sqlstate: str | None
+    ) -> None:
+        sent = error_packet(1, number, sqlstate, text, " [x] y.")
+        assert int.from_bytes(sent[:3], "little") == len(sent) - 4
+        assert int.from_bytes(sent[5:7], "little") == number
+        found = error_text(sent[4:])
+        assert found.endswith(" [x] y.")
+        if len(text.encode()) < 500 and not (sqlstate is None and text.startswith("#")):
+            assert found == f"{text} [x] y."
+
+    @given(
+        st.binary(max_size=600),
+        st.booleans(),
+        st.lists(st.text(st.characters(codec="utf-8"), max_size=300), max_size=3),
+    )
+    def test_a_relabelled_error_keeps_its_text_and_clients_do_not_cut_what_is_added(
+        self, text: bytes, has_sqlstate: bool, endings: list[str]
+    ) -> None:
+        state = b"#HY000" if has_sqlstate else b""
+        text = text if has_sqlstate else text.lstrip(b"#")
+        told = relabelled_error(b"\xff\x51\x04" + state + text, 1045, "28000", endings)
+        head = b"\xff\x15\x04" + (b"#28000" if has_sqlstate else b"")
+        assert told.startswith(head + text)
+        added = told[len(head + text) :]
+        assert added in (b"", *(b" " + ending.encode() for ending in endings))
+        assert not added or len(told) - len(head) <= 511
 
     def test_the_text_is_found_again(self) -> None:
         assert error_text(error_packet(0, 1045, None, "why", "")[4:]) == "why"

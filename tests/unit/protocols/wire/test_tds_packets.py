@@ -119,6 +119,14 @@ class TestLogin:
         assert user_and_database(login_payload("ann", "grüße")) == ("ann", "grüße")
         assert user_and_database(login_payload("", "")) == (None, None)
 
+    @given(
+        st.text(st.characters(codec="utf-16-le"), max_size=60),
+        st.text(st.characters(codec="utf-16-le"), max_size=60),
+    )
+    def test_they_are_read_as_clients_write_them(self, user: str, database: str) -> None:
+        payload = login_payload(user, database)
+        assert user_and_database(payload) == (user or None, database or None)
+
     def test_the_version_is_found(self) -> None:
         assert tds_version(login_payload(version=TDS_7_1)) == TDS_7_1
         assert tds_version(b"") == 0
@@ -140,6 +148,11 @@ class TestErrors:
         done = message.payload[3 + length :]
         assert done[:3] == b"\xfd\2\0"
         assert len(message.payload) == 9 + 2 + 4 + 1 + 14 + 1 + tail
+
+    @given(st.text(st.characters(codec="utf-16-le"), max_size=3000), st.integers(0, 2**32 - 1))
+    def test_any_text_is_read_again(self, text: str, version: int) -> None:
+        (message,) = read_all(MessageReader(), [login_error(text, version)])
+        assert error_text(message.payload) == text
 
     def test_a_long_text_is_several_packets(self) -> None:
         (message,) = read_all(MessageReader(), [login_error("x" * 5000, TDS_7_4)])
