@@ -195,7 +195,7 @@ class DatabaseProxy:
         )
 
     def _drain(self, handler: ConnectionHandler) -> None:
-        handler.bridge.stop_waiting()
+        handler.bridge.retries.stop()
         grace = self._settings.drain_timeout
         self._events.publish(
             DrainingStarted(open_connections=handler.open_connections, grace=grace)

@@ -1,26 +1,8 @@
-"""Bringing an admitted client to the upstream: dialling, relaying, and beginning anew.
+"""Bringing an admitted client to the upstream: dialling, and relaying until the end.
 
-The problem: TLS 1.3 tells us that our certificate was rejected only when we read, and by then we
-have sent what the client said. An upstream that is being restarted, and one that closes without a
-word, look just like that.
-
-The choice: until the upstream's first byte nobody has consumed what the client said, so it is kept
-(`FirstFlight`). When the upstream fails before that byte, `Attempts` decides whether another one is
-dialled: after a pause, or once tbot has written a newer identity. The client waits, and is told why
-only when the grace is over.
-
-A connection that was ready before the client came (`ReadyConnections`) is the first attempt only.
-It may have died unnoticed, which says nothing about the upstream as it is now, so the next attempt
-follows at once.
-
-A client that leaves while it waits ends the wait: nobody needs the next attempt. Only pauses are
-watched, and whoever has to wait for its turn to dial: a queue of clients that are gone would grow
-for as long as the upstream stalls, and hold up those that are still there. Any other attempt under
-way has its own limits, and a watch over each would cost every connection a task for the sake of the
-few that leave just then. Leaving is ending one's direction: TCP does not
-tell a client that is gone from one that only has nothing more to say. No database client ends its
-direction before it was answered, but if one does, it is told why at once. A cancel request's does
-so, and is not watched.
+What is begun anew when an upstream fails, and when, is `Retries`' business (`retries.py`): until
+the upstream's first byte nobody has consumed what the client said, so it is kept (`FirstFlight`)
+and said again to the next one.
 
 Where the server speaks first, its greeting is the upstream's first byte. Until it is here the
 client has said nothing and heard nothing, so attempts are repeated as freely. From then on the
@@ -32,20 +14,21 @@ and consumes nothing of what the client said.
 Tested in `tests/unit/downstream/test_bridge.py` and `tests/unit/downstream/test_server_first.py`.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final, TypeVar
 
 import trio
 
-from dbproxy.downstream.client import Client, ClientGone
+from dbproxy.downstream.client import Client
 from dbproxy.downstream.converse import converse
+from dbproxy.downstream.departures import dial_for_who_stays
 from dbproxy.downstream.progress import Progress
-from dbproxy.errors import Code, DBProxyError, UpstreamError
-from dbproxy.events import ClosedBy, Event, UpstreamConnected, UpstreamRetried
+from dbproxy.downstream.retries import Retries
+from dbproxy.errors import Code, UpstreamError
+from dbproxy.events import ClosedBy, Event, UpstreamConnected
 from dbproxy.identity import Identity, IdentityStore
 from dbproxy.layers import LayerError
 from dbproxy.protocols import (
@@ -59,9 +42,7 @@ from dbproxy.protocols import (
 )
 from dbproxy.relay import FirstFlight, Liveness, RelayEnd, RelayEngine, closed_on_failure
 from dbproxy.upstream import (
-    Attempts,
     ReadyConnections,
-    Retry,
     UpstreamConnection,
     UpstreamDialer,
     explain_early_end,
@@ -71,8 +52,6 @@ from dbproxy.upstream import (
 )
 
 __all__ = ["Bridge", "GreetedUpstream"]
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +65,6 @@ class GreetedUpstream:
 
     connection: UpstreamConnection
     greeting: Greeting
-
-
-_LEFT_THE_QUEUE: Final = (
-    "the client left while it waited for its turn: as many connections to the Teleport Proxy as"
-    " --max-handshakes allows were being set up"
-)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -123,12 +96,11 @@ class Bridge:
     ready: ReadyConnections | None = None
     rewrite: bool = True
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
-    _rejections: dict[int, float] = field(default_factory=dict)
-    _stopping: trio.Event = field(default_factory=trio.Event)
+    retries: Retries = field(init=False)
+    """Tries again for clients; tell it when no more is to be tried."""
 
-    def stop_waiting(self) -> None:
-        """Make no further attempt for anybody: clients that wait are told why at once."""
-        self._stopping.set()
+    def __post_init__(self) -> None:
+        self.retries = Retries(self.store, self.connect_grace, self.publish)
 
     async def carry(self, client: Client, carry: Carry, progress: Progress) -> RelayEnd:
         """Relay between the client and the upstream until the end.
@@ -141,7 +113,7 @@ class Bridge:
             ClientGone: The client left while it was kept waiting for another attempt, or its turn.
         """
         flight = FirstFlight(carry.first_flight)
-        return await self._try_until_it_works(
+        return await self.retries.until_it_works(
             partial(self._attempt, client, carry, flight, progress),
             client if carry.reply_expected else None,
             flight,
@@ -167,7 +139,7 @@ class Bridge:
         Raises:
             UpstreamError, IdentityError, ClientGone: As for `carry`.
         """
-        upstream = await self._try_until_it_works(
+        upstream = await self.retries.until_it_works(
             partial(self._await_greeting, client, reader, authenticate, progress),
             client,
             FirstFlight(),
@@ -224,24 +196,6 @@ class Bridge:
         self._note_answered(upstream, authenticate, progress)
         return GreetedUpstream(upstream, greeting)
 
-    async def _try_until_it_works(
-        self,
-        attempt: Callable[[], Awaitable[T]],
-        watched: Client | None,
-        flight: FirstFlight,
-        progress: Progress,
-    ) -> T:
-        attempts = Attempts(self.connect_grace, trio.current_time())
-        while True:
-            progress.attempts = attempts.made
-            try:
-                return await attempt()
-            except UpstreamError as error:
-                if not flight.replayable or not await self._pause(
-                    watched, attempts, error, progress
-                ):
-                    raise
-
     async def _attempt(
         self, client: Client, carry: Carry, flight: FirstFlight, progress: Progress
     ) -> RelayEnd:
@@ -266,7 +220,7 @@ class Bridge:
         progress.generation = identity.generation
         dial = partial(self.dialer.dial, self.protocol, identity, authenticate=authenticate)
         if watched is not None and self.dialer.busy:
-            return await _dial_for_who_stays(watched, dial)
+            return await dial_for_who_stays(watched, dial)
         return await dial()
 
     def _note_connected(self, upstream: UpstreamConnection, progress: Progress) -> None:
@@ -333,7 +287,7 @@ class Bridge:
         """The upstream's first byte is here."""
         upstream.remember()
         if authenticate:  # a later rejection is a new one, which a renewal may explain
-            self._rejections.pop(progress.generation, None)
+            self.retries.note_accepted(progress.generation)
 
     async def _converse_unheard(
         self,
@@ -362,67 +316,6 @@ class Bridge:
                 f" {self.protocol.readable_name} protocol has {greeting.answer!r}",
             )
 
-    async def _pause(
-        self,
-        watched: Client | None,
-        attempts: Attempts,
-        error: UpstreamError,
-        progress: Progress,
-    ) -> bool:
-        """Wait until the next attempt is due; returns False when there is none.
-
-        Args:
-            watched: The client whose leaving ends the wait.
-            attempts: Decides about the next one.
-            error: How the last one failed.
-            progress: Knows which identity that had.
-
-        Raises:
-            ClientGone: The client has left meanwhile.
-        """
-        failed = attempts.made
-        if progress.prewarmed:
-            retry: Retry | None = attempts.afresh()
-        else:
-            retry = attempts.after(error.prospect, trio.current_time())
-        if retry is None or self._stopping.is_set():
-            return False
-        if retry.renewed:
-            retry = Retry(self._wait_for_renewal(progress.generation, retry.pause), renewed=True)
-        self.publish(
-            UpstreamRetried(
-                id=progress.id,
-                attempt=failed,
-                code=error.code,
-                reason=error.message,
-                pause=retry.pause,
-                renewed=retry.renewed,
-            )
-        )
-        ends = [self._stopping.wait, *([watched.wait_until_left] if watched else ())]
-        with trio.move_on_after(retry.pause):
-            if retry.renewed:
-                await _wait_unless(ends, partial(self.store.newer_than, progress.generation))
-            else:
-                await _wait_unless(ends, trio.sleep_forever)
-        if watched is not None and watched.left:
-            reason = f"the client left while it was kept waiting, because {error.message}"
-            raise ClientGone(reason, error.code, untold=error) from error
-        if self._stopping.is_set():
-            return False
-        return not retry.renewed or self.store.current.generation > progress.generation
-
-    def _wait_for_renewal(self, generation: int, longest: float) -> float:
-        """Seconds to wait for a newer identity, now that this generation has been rejected.
-
-        A renewal that explains the rejection is not far. Once a generation has been rejected for as
-        long as the grace, clients need not wait for it one by one.
-        """
-        now = trio.current_time()
-        if generation not in self._rejections:
-            self._rejections = {generation: now}
-        return min(longest, max(0.0, self._rejections[generation] + self.connect_grace - now))
-
 
 async def _read_greeting(upstream: UpstreamConnection, reader: GreetingReader) -> Greeting:
     try:
@@ -436,52 +329,3 @@ async def _read_greeting(upstream: UpstreamConnection, reader: GreetingReader) -
 
 def _do_nothing() -> None:
     """The upstream's first byte came long ago."""
-
-
-async def _wait_unless(
-    ends: Sequence[Callable[[], Awaitable[object]]], wait: Callable[[], Awaitable[object]]
-) -> None:
-    """Wait for `wait`, or until one of `ends` has come."""
-    async with trio.open_nursery() as nursery:
-        for come in ends:
-            nursery.start_soon(_end_when, come, nursery.cancel_scope)
-        await wait()
-        nursery.cancel_scope.cancel()
-
-
-async def _end_when(come: Callable[[], Awaitable[object]], scope: trio.CancelScope) -> None:
-    await come()
-    scope.cancel()
-
-
-async def _dial_for_who_stays(
-    client: Client, dial: Callable[[], Awaitable[UpstreamConnection]]
-) -> UpstreamConnection:
-    """Dial, unless the client leaves first.
-
-    Cancelled or failed, it leaves no socket behind.
-
-    Raises:
-        DBProxyError: As `dial` does.
-        ClientGone: The client has left.
-    """
-    upstream: UpstreamConnection | None = None
-    failure: DBProxyError | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_end_when, client.wait_until_left, nursery.cancel_scope)
-            try:
-                upstream = await dial()
-            except DBProxyError as error:  # kept out of the nursery's exception group
-                failure = error
-            nursery.cancel_scope.cancel()
-    except BaseException:
-        if upstream is not None:
-            await upstream.stream.abandon()
-        raise
-    if failure is not None:
-        raise failure
-    if upstream is None:
-        untold = UpstreamError(Code.UPSTREAM_UNREACHABLE, _LEFT_THE_QUEUE)
-        raise ClientGone(_LEFT_THE_QUEUE, untold.code, untold=untold)
-    return upstream

@@ -128,7 +128,7 @@ class TestRestart:
         async with bench.connection() as far:
             await far.send_all(STARTUP)
             await until(lambda: any(isinstance(event, UpstreamRetried) for event in bench.events))
-            bench.handler.bridge.stop_waiting()
+            bench.handler.bridge.retries.stop()
             assert fields(await receive_all(far))["M"].endswith("[upstream-unreachable]")
         assert bench.record.outcome == "refused"
 
@@ -241,7 +241,7 @@ class TestRejection:
         async with bench.connection() as far:
             await far.send_all(STARTUP)
             await until(lambda: waits(bench))
-            bench.handler.bridge.stop_waiting()
+            bench.handler.bridge.retries.stop()
             assert fields(await receive_all(far))["M"].endswith("[certificate-rejected]")
 
     async def test_without_a_newer_identity_the_rejection_is_told(
