@@ -17,18 +17,23 @@ from dbproxy.protocols.base import (
     UpstreamGreeting,
 )
 from dbproxy.protocols.choice import check_mode, choose_protocol, protocol_named
+from dbproxy.protocols.client_command import ClientCommand, Piped, plain_words
+from dbproxy.protocols.environment import ClientEnvironment, client_environment
 from dbproxy.protocols.mysql import MySQL
 from dbproxy.protocols.sqlserver import SQLServer
 
 __all__ = [
     "Answering",
     "Carry",
+    "ClientCommand",
+    "ClientEnvironment",
     "ConnectionFacts",
     "Conversation",
     "DatabaseProtocol",
     "Greeting",
     "GreetingReader",
     "MySQL",
+    "Piped",
     "Prologue",
     "PrologueEvent",
     "Refuser",
@@ -39,5 +44,7 @@ __all__ = [
     "UpstreamGreeting",
     "check_mode",
     "choose_protocol",
+    "client_environment",
+    "plain_words",
     "protocol_named",
 ]
