@@ -38,6 +38,7 @@ __all__ = [
     "Stopped",
     "Subscriber",
     "TunnelFailed",
+    "UpstreamAwaited",
     "UpstreamConnected",
     "UpstreamDiscovered",
     "UpstreamRetried",
@@ -336,6 +337,20 @@ class UpstreamConnected(Event):
     resumed: bool
     upgraded: bool
     duration: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamAwaited(Event):
+    """No connection to the Teleport Proxy works yet; what needs one waits, `remaining` seconds.
+
+    Published when the wait begins, and whenever the code changes.
+    """
+
+    name: ClassVar[str] = "waiting-for-upstream"
+    level: ClassVar[Level] = Level.WARNING
+    code: Code
+    reason: str
+    remaining: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,6 +54,9 @@ class Commands(LazyGroup):
     places: ClassVar[Mapping[str, str]] = {
         "db": "dbproxy.cli.db",
         "start": "dbproxy.cli.start",
+        "run": "dbproxy.cli.run",
+        "connect": "dbproxy.cli.connect",
+        "env": "dbproxy.cli.env",
         "identity": "dbproxy.cli.identity",
         "doctor": "dbproxy.cli.doctor",
         "explain": "dbproxy.cli.explain",

@@ -18,7 +18,7 @@ from dbproxy.proxy import DatabaseProxy
 from dbproxy.relay import own_the_loop
 from dbproxy.settings import Settings
 
-__all__ = ["run_with_signals", "serve", "serve_tunnels"]
+__all__ = ["event_logs", "run_with_signals", "serve", "serve_tunnels"]
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -68,8 +68,13 @@ def serve_tunnels(settings: Settings) -> None:
 
 
 @contextmanager
-def event_logs(settings: Settings) -> Iterator[EventLogs]:
-    """Makes subscribers that log to standard error; all is written when the block ends."""
+def event_logs(settings: Settings, *, quiet: bool = False) -> Iterator[EventLogs]:
+    """Makes subscribers that log to standard error; all is written when the block ends.
+
+    Args:
+        settings: How the log looks.
+        quiet: Whether only warnings are logged, because standard error is somebody else's too.
+    """
     if sys.stderr is None:  # closed by whoever started us: descriptor 2 may be a socket by now
         yield lambda **_context: lambda _event: None
         return
@@ -77,7 +82,7 @@ def event_logs(settings: Settings) -> Iterator[EventLogs]:
     notice = dropped_notice(settings.log_format, colors=colors)
     with log_writer(sys.stderr.fileno(), notice) as writer:
         logger = make_logger(settings.log_format, writer.write, colors=colors)
-        yield lambda **context: EventLog(logger.bind(**context), debug=settings.debug)
+        yield lambda **context: EventLog(logger.bind(**context), debug=settings.debug, quiet=quiet)
 
 
 async def run_with_signals(proxy: Runnable[S], tell: Callable[[S], None]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from datetime import UTC, datetime
 from enum import Enum
+from typing import Final
 
 import structlog
 from structlog.typing import FilteringBoundLogger
@@ -26,16 +27,24 @@ Write = Callable[[str], None]
 """Takes one finished line, without its end."""
 
 
+_DEBUG: Final = frozenset({Level.DEBUG})
+_PASSED_OVER_IF_QUIET: Final = frozenset({Level.DEBUG, Level.INFO})
+
+
 class EventLog:
     """A subscriber that logs events.
 
     Args:
         logger: Where the lines go, by structlog.
         debug: Whether to log the events of level debug too, and tracebacks.
+        quiet: Whether to log only what is a warning or worse, unless `debug` says otherwise.
     """
 
-    def __init__(self, logger: FilteringBoundLogger, *, debug: bool = False) -> None:
+    def __init__(
+        self, logger: FilteringBoundLogger, *, debug: bool = False, quiet: bool = False
+    ) -> None:
         self._debug = debug
+        self._passed_over = frozenset() if debug else _PASSED_OVER_IF_QUIET if quiet else _DEBUG
         self._write = {
             Level.DEBUG: logger.debug,
             Level.INFO: logger.info,
@@ -46,7 +55,7 @@ class EventLog:
     def __call__(self, event: Event) -> None:
         """Log `event` under its stable name, with its fields."""
         level = level_of(event)
-        if level is not Level.DEBUG or self._debug:
+        if level not in self._passed_over:
             traces = traces_of(event) if self._debug else {}
             self._write[level](event.name, **fields_of(event), **traces)
 

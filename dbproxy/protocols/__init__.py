@@ -17,7 +17,7 @@ from dbproxy.protocols.base import (
     UpstreamGreeting,
 )
 from dbproxy.protocols.choice import check_mode, choose_protocol, protocol_named
-from dbproxy.protocols.client_command import ClientCommand, Piped, plain_words
+from dbproxy.protocols.client_command import ClientCommand, Piped, Word, plain_words
 from dbproxy.protocols.environment import ClientEnvironment, client_environment
 from dbproxy.protocols.mysql import MySQL
 from dbproxy.protocols.sqlserver import SQLServer
@@ -42,6 +42,7 @@ __all__ = [
     "Say",
     "StartTLS",
     "UpstreamGreeting",
+    "Word",
     "check_mode",
     "choose_protocol",
     "client_environment",
