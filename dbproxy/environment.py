@@ -21,9 +21,11 @@ from dbproxy.errors import UsageError
 __all__ = ["as_dotenv", "as_shell"]
 
 _BARE: Final = re.compile(r"[\w./:@%+,=?-]+", re.ASCII)
-_SINGLE_QUOTED: Final = re.compile(r"(?:[^'\\\r\n\0]|\\(?=[^'\\]))*")
+_LINE_ENDS: Final = r"\n\r\v\f\x1c-\x1e\x85\u2028\u2029\0"
+"""Whatever ends a line for somebody, and NUL, which is in no variable."""
+_SINGLE_QUOTED: Final = re.compile(rf"(?:[^'\\{_LINE_ENDS}]|\\(?=[^'\\{_LINE_ENDS}]))*")
 """A backslash before another one, or before the quote, is an escape to some."""
-_DOUBLE_QUOTED: Final = re.compile(r"""[^"\\$`\r\n\0]*""")
+_DOUBLE_QUOTED: Final = re.compile(rf"""[^"\\$`{_LINE_ENDS}]*""")
 _INTERPOLATED: Final = "${"
 """python-dotenv takes it for a variable, even in single quotes."""
 

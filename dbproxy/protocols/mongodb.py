@@ -12,6 +12,8 @@ from dbproxy.protocols.wire.mongodb import MongoDBWire
 
 __all__ = ["MongoDB"]
 
+_SOCKET: Final = ".sock"
+_OTHER_SOCKET: Final = f"MongoDB's drivers take only Unix sockets whose name ends in {_SOCKET}"
 _TWO_FILES: Final = (
     "MongoDB's drivers take certificate and key from one file, and there are two: let tbot write"
     " it (`format: mongo` in its output), or use --tunnel"
@@ -41,6 +43,8 @@ class MongoDB(ClientFirst):
         return {"MONGODB_URI": uri if isinstance(uri, str) else None}
 
     def uris(self, facts: ConnectionFacts) -> Mapping[str, URI]:
+        if facts.socket is not None and facts.socket.suffix != _SOCKET:
+            return {"mongo": Unavailable(_OTHER_SOCKET)}
         if facts.plain:
             return {"mongo": _uri(facts)}
         if not isinstance(both := _one_file(facts), str):

@@ -112,14 +112,14 @@ class BesideLab:
 
     @asynccontextmanager
     async def at_terminal(
-        self, *arguments: str | Path
+        self, *arguments: str | Path, env: Mapping[str, str] | None = None
     ) -> AsyncIterator[tuple[RunningCommand, int]]:
         """Run a command whose controlling terminal is the descriptor that comes along."""
         ours, theirs = os.openpty()
         try:
             process = await trio.lowlevel.open_process(
                 [sys.executable, "-c", _AT_TERMINAL, COMMAND, *self.options, *map(str, arguments)],
-                env=clean_environment(self.home),
+                env=clean_environment(self.home, env),
                 stdin=theirs,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
