@@ -31,11 +31,11 @@ A code is never renamed and never used for something else.
 OPTIONS_INTRO: Final = """\
 # Options
 
-`dbproxy db` and `dbproxy start` open ports; `dbproxy run` and `dbproxy connect` open one and start a
-command beside it; `dbproxy env` says how to connect to one. `dbproxy doctor` and `dbproxy identity`
-take the global options, SERVICE, `--db-user`, `--db-name` and `--format` (text or json). `dbproxy explain`, `dbproxy lab`
-and `dbproxy demo` have options of their own, which their `--help` shows; see also
-[the lab](lab.md).
+`dbproxy db` and `dbproxy start` open ports; `dbproxy run` and `dbproxy connect` open one and start
+a command beside it; `dbproxy env` says how to connect to one. `dbproxy doctor` and `dbproxy
+identity` take the global options, SERVICE, `--db-user`, `--db-name` and `--format` (text or json).
+`dbproxy explain`, `dbproxy lab` and `dbproxy demo` have options of their own, which their `--help`
+shows; see also [the lab](lab.md).
 
 Every option has an environment variable. A flag beats the environment, and the environment beats
 tbot's configuration file. For a switch, `1`, `true`, `yes` and `on` mean given, and `0`,

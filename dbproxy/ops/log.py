@@ -23,12 +23,10 @@ from dbproxy.ops.log_format import processors
 
 __all__ = ["EventLog", "dropped_notice", "make_logger"]
 
+_PLAIN_TYPES: Final = frozenset({str, int, bool, type(None)})
+
 Write = Callable[[str], None]
 """Takes one finished line, without its end."""
-
-
-_DEBUG: Final = frozenset({Level.DEBUG})
-_PASSED_OVER_IF_QUIET: Final = frozenset({Level.DEBUG, Level.INFO})
 
 
 class EventLog:
@@ -44,7 +42,8 @@ class EventLog:
         self, logger: FilteringBoundLogger, *, debug: bool = False, quiet: bool = False
     ) -> None:
         self._debug = debug
-        self._passed_over = frozenset() if debug else _PASSED_OVER_IF_QUIET if quiet else _DEBUG
+        silent = {Level.DEBUG, Level.INFO} if quiet else {Level.DEBUG}
+        self._silent = frozenset() if debug else frozenset(silent)
         self._write = {
             Level.DEBUG: logger.debug,
             Level.INFO: logger.info,
@@ -55,7 +54,7 @@ class EventLog:
     def __call__(self, event: Event) -> None:
         """Log `event` under its stable name, with its fields."""
         level = level_of(event)
-        if level not in self._passed_over:
+        if level not in self._silent:
             traces = traces_of(event) if self._debug else {}
             self._write[level](event.name, **fields_of(event), **traces)
 
@@ -124,6 +123,8 @@ def _fields_of_record(record: ConnectionRecord) -> dict[str, object]:
 
 
 def _plain(value: object) -> object:
+    if type(value) in _PLAIN_TYPES:
+        return value
     match value:
         case datetime():
             return value.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -8,6 +8,7 @@ from dbproxy.wiring.protocol import configured_protocol
 from dbproxy.wiring.proxy_address import proxy_address
 from dbproxy.wiring.started import Started, announce, connection_facts, describe_start
 from dbproxy.wiring.upstream import (
+    insecure_by,
     make_dialer,
     make_route_finder,
     make_secure_dialer,
@@ -25,6 +26,7 @@ __all__ = [
     "describe_start",
     "expect_connection",
     "find_identity",
+    "insecure_by",
     "make_dialer",
     "make_handler",
     "make_route_finder",
