@@ -168,7 +168,7 @@ script whose first line names an interpreter that does not exist counts as not f
 `dbproxy connect` it is the usual client of the database's protocol.
 
 The exit status is the one that shells report for a command that they do not find.""",
-        sees=Sees.NOTHING,
+        sees=Sees.NO_CLIENT,
         looks=(Look("command -v psql", "the path of the program, when there is one"),),
         related=(Code.COMMAND_UNUSABLE,),
     ),
@@ -180,7 +180,7 @@ mounted with `noexec`. `Exec format error`: it is a script without a first line 
 or a program for another kind of machine. `Argument list too long`: its arguments and variables are.
 
 The exit status is the one that shells report for a command that they cannot execute.""",
-        sees=Sees.NOTHING,
+        sees=Sees.NO_CLIENT,
         looks=(Look("ls -l FILE", "an `x` for this user"), Look("file FILE", "what it is")),
         related=(Code.COMMAND_NOT_FOUND,),
     ),

@@ -51,7 +51,7 @@ def test_every_option_is_one_of_some_command() -> None:
 
 
 @pytest.mark.parametrize("command", Commands.places)
-def test_no_command_has_an_option_that_is_without_meaning_there(command: str) -> None:
+def test_a_command_has_the_options_of_its_scopes_and_no_others(command: str) -> None:
     if command not in OPTIONS_OF:
         return
     context = click.Context(dbproxy, info_name="dbproxy")
