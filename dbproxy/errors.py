@@ -74,6 +74,9 @@ class Code(StrEnum):
     STATE_DIRECTORY_UNUSABLE = "state-directory-unusable"
     TOO_MANY_FILES = "too-many-files"
 
+    COMMAND_NOT_FOUND = "command-not-found"
+    COMMAND_UNUSABLE = "command-unusable"
+
     DISCOVERY_FAILED = "discovery-failed"
     OUTBOUND_PROXY_UNREACHABLE = "outbound-proxy-unreachable"
     OUTBOUND_PROXY_REFUSED = "outbound-proxy-refused"
@@ -296,6 +299,19 @@ PROBLEMS: dict[Code, Problem] = {
         "Raise LimitNOFILE= in dbproxy's systemd unit, or `ulimit -n` in the shell that starts it,"
         " and check why so many connections are open.",
         "dbproxy has too many open connections; close some that you do not need, and try again.",
+    ),
+    Code.COMMAND_NOT_FOUND: Problem(
+        Fault.OPERATOR,
+        "There is no program of the name that `dbproxy run` or `dbproxy connect` is to start.",
+        "Check the name and PATH, or give the program's whole path; with `dbproxy connect`, install"
+        " the client.",
+        exit_status=127,
+    ),
+    Code.COMMAND_UNUSABLE: Problem(
+        Fault.OPERATOR,
+        "The system does not execute what `dbproxy run` or `dbproxy connect` is to start.",
+        "Check that it is a program for this machine, and that this user may execute it.",
+        exit_status=126,
     ),
     Code.DISCOVERY_FAILED: Problem(
         Fault.OPERATOR,

@@ -41,6 +41,7 @@ __all__ = [
     "Subscriber",
     "SupervisorLost",
     "TunnelFailed",
+    "UpstreamAwaited",
     "UpstreamConnected",
     "UpstreamDiscovered",
     "UpstreamReady",
@@ -385,6 +386,20 @@ class UpstreamConnected(Event):
     upgraded: bool
     duration: float
     prewarmed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamAwaited(Event):
+    """No connection to the Teleport Proxy works yet; what needs one waits, `remaining` seconds.
+
+    Published when the wait begins, and whenever the code changes.
+    """
+
+    name: ClassVar[str] = "waiting-for-upstream"
+    level: ClassVar[Level] = Level.WARNING
+    code: Code
+    reason: str
+    remaining: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,12 +20,15 @@ from dbproxy.errors import Code, IdentityError
 from dbproxy.events import DrainingStarted, EventStream, Stopped, Subscriber
 from dbproxy.identity import IdentityStore, load_tbot_config, watch
 from dbproxy.identity.waiting import load_within
+from dbproxy.protocols import ConnectionFacts, DatabaseProtocol
 from dbproxy.settings import Settings
+from dbproxy.upstream import UpstreamDialer
 from dbproxy.wiring import (
     Started,
     announce,
     check_listen_address,
     configured_protocol,
+    connection_facts,
     describe_start,
     find_identity,
     make_dialer,
@@ -41,6 +44,7 @@ __all__ = [
     "Started",
     "not_running_yet",
     "open_database_proxy",
+    "serving",
 ]
 
 _START_AGAIN: Final = (
@@ -62,13 +66,16 @@ class Inherited:
     certificate: ServerCertificate | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """A proxy that listens and does not accept yet."""
 
     address: ListenAddress
     listener: trio.SocketListener
     certificate: ServerCertificate | None
+    protocol: DatabaseProtocol
+    facts: ConnectionFacts
+    dialer: UpstreamDialer
     handler: ConnectionHandler
     store: IdentityStore
     started: Started
@@ -134,10 +141,23 @@ class DatabaseProxy:
         else:
             certificate = server_certificate(settings)
             listener = await open_listener_for(settings, address)
-        started = describe_start(settings, listener, store.current, protocol, certificate)
+        name = listener.socket.getsockname()
+        facts = connection_facts(settings, name, store.current, protocol, certificate)
+        started = describe_start(name, store.current, protocol, facts)
         announce(settings, started, publish)
         handler = make_handler(settings, store, protocol, dialer, certificate, publish)
-        return Prepared(address, listener, certificate, handler, store, started, renewal_interval)
+        return Prepared(
+            address=address,
+            listener=listener,
+            certificate=certificate,
+            protocol=protocol,
+            facts=facts,
+            dialer=dialer,
+            handler=handler,
+            store=store,
+            started=started,
+            renewal_interval=renewal_interval,
+        )
 
     def stop(self) -> None:
         """Stop accepting; open connections have the drain timeout to end. May be called again."""
@@ -225,14 +245,20 @@ async def open_database_proxy(
     Raises:
         DBProxyError: As `DatabaseProxy.run` does.
     """
-    proxy = DatabaseProxy(settings, *subscribers)
+    async with serving(DatabaseProxy(settings, *subscribers)) as prepared:
+        yield prepared.started
+
+
+@asynccontextmanager
+async def serving(proxy: DatabaseProxy) -> AsyncIterator[Prepared]:
+    """Run `proxy` for the length of an `async with` block; as `open_database_proxy` does."""
     with not_running_yet():
         prepared = await proxy.prepare()
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(proxy.serve, prepared)
         try:
-            yield prepared.started
+            yield prepared
         except Exception as error:  # noqa: BLE001 - raised again below, outside of the nursery's group
             failure = error
             proxy.stop_now()

@@ -42,13 +42,19 @@ class Scope(Enum):
     GLOBAL = "global"
     """Before the command and after it."""
     SERVE = "serve"
-    """After `dbproxy db` and after `dbproxy start`."""
+    """After whatever opens ports."""
     DB = "db"
-    """After `dbproxy db`."""
+    """After whatever is about one port: `dbproxy db`, `run`, `connect` and `env`."""
+    MESSAGE = "message"
+    """After what writes a start message: `dbproxy db` and `dbproxy start`."""
+    RUN = "run"
+    """After `dbproxy run` and after `dbproxy connect`."""
+    ENV = "env"
+    """After `dbproxy env`."""
     DOCTOR = "doctor"
     """After `dbproxy doctor`."""
     ARGUMENT = "argument"
-    """As the positional argument of `dbproxy db`."""
+    """As the positional argument of commands about one service."""
 
 
 @unique
@@ -428,8 +434,41 @@ class Settings:
             "--format",
             help="How the start message on standard output looks.",
             kind=Kind.CHOICE,
-            scope=Scope.SERVE,
+            scope=Scope.MESSAGE,
             choices=("text", "json"),
+        ),
+    )
+    env_format: str = field(
+        default="shell",
+        metadata=_option(
+            "--format",
+            help="shell: lines to eval in a shell. dotenv: lines of a .env file. json: everything"
+            " by name. dsn: nothing but the URI of one driver.",
+            kind=Kind.CHOICE,
+            scope=Scope.ENV,
+            choices=("shell", "dotenv", "json", "dsn"),
+        ),
+    )
+    driver: str | None = field(
+        default=None,
+        metadata=_option(
+            "--driver",
+            help="With --format=dsn: the driver that the URI is for, such as psycopg, sqlalchemy,"
+            " jdbc, pgx or mongo; default: the usual one of the protocol.",
+            scope=Scope.ENV,
+            metavar="NAME",
+        ),
+    )
+    ready_timeout: float = field(
+        default=30 * SECONDS,
+        metadata=_option(
+            "--ready-timeout",
+            help="How long to wait for a first connection to the Teleport Proxy to work before the"
+            " command is started; attempts are repeated until then, where that may help. 0: one"
+            " attempt.",
+            kind=Kind.DURATION,
+            scope=Scope.RUN,
+            metavar="DURATION",
         ),
     )
     offline: bool = field(
@@ -541,13 +580,15 @@ class Settings:
         for name in ("connect_timeout", "handshake_timeout", "prologue_timeout"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"--{name.replace('_', '-')} must be more than 0 seconds")
+        if self.driver is not None and self.env_format != "dsn":
+            raise UsageError("--driver is for --format=dsn: the other formats name every driver")
         if self.max_handshakes < 1:
             raise UsageError("--max-handshakes must be at least 1")
         if not 1 <= self.workers <= MOST_WORKERS:
             raise UsageError(f"--workers must be 1 to {MOST_WORKERS}")
         if self.prewarm < 0:
             raise UsageError("--prewarm must not be negative")
-        for name in ("connect_grace", "drain_timeout", "wait_for_identity"):
+        for name in ("connect_grace", "drain_timeout", "ready_timeout", "wait_for_identity"):
             if getattr(self, name) < 0:
                 raise UsageError(f"--{name.replace('_', '-')} must not be negative")
 

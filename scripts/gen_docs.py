@@ -31,10 +31,11 @@ A code is never renamed and never used for something else.
 OPTIONS_INTRO: Final = """\
 # Options
 
-This page covers `dbproxy db` and `dbproxy start`. `dbproxy doctor` and `dbproxy identity` take the
-global options, SERVICE, `--db-user`, `--db-name` and `--format`. `dbproxy explain`, `dbproxy lab`
-and `dbproxy demo` have options of their own, which their `--help` shows; see also
-[the lab](lab.md).
+`dbproxy db` and `dbproxy start` open ports; `dbproxy run` and `dbproxy connect` open one and start
+a command beside it; `dbproxy env` says how to connect to one. `dbproxy doctor` and `dbproxy
+identity` take the global options, SERVICE, `--db-user`, `--db-name` and `--format` (text or json).
+`dbproxy explain`, `dbproxy lab` and `dbproxy demo` have options of their own, which their `--help`
+shows; see also [the lab](lab.md).
 
 Every option has an environment variable. A flag beats the environment, and the environment beats
 tbot's configuration file. For a switch, `1`, `true`, `yes` and `on` mean given, and `0`,
@@ -59,9 +60,12 @@ OPTIONS_END: Final = """
 
 SCOPES: Final = {
     Scope.GLOBAL: "Global options: before the command or after it",
-    Scope.ARGUMENT: "The argument of `dbproxy db`",
-    Scope.SERVE: "Options of `dbproxy db` and `dbproxy start`",
-    Scope.DB: "More options of `dbproxy db`",
+    Scope.ARGUMENT: "The argument",
+    Scope.SERVE: "Options of all that opens ports",
+    Scope.DB: "Options for one port: `dbproxy db`, `run`, `connect` and `env`",
+    Scope.MESSAGE: "Options of `dbproxy db` and `dbproxy start`",
+    Scope.RUN: "Options of `dbproxy run` and `dbproxy connect`",
+    Scope.ENV: "Options of `dbproxy env`",
     Scope.DOCTOR: "Options of `dbproxy doctor`",
 }
 

@@ -29,6 +29,7 @@ Start with:
   dbproxy -c /etc/tbot.yaml db --port=12345 example-server
   dbproxy --destination-dir=/opt/machine-id --proxy=teleport.example.com:443 \\
           db --port=12345 example-server
+  dbproxy -c /etc/tbot.yaml run example-server -- psql -c 'select 1'
 
 \b
 When something is wrong:
@@ -45,6 +46,8 @@ Exit status:
   0  all went well, or the process was asked to stop and did
   1  something needed is missing or unusable; the message says what to do
   2  the arguments are incomplete or contradict each other
+
+`dbproxy run` and `dbproxy connect` end with the status of the command that they run.
 """
 
 
@@ -54,6 +57,9 @@ class Commands(LazyGroup):
     places: ClassVar[Mapping[str, str]] = {
         "db": "dbproxy.cli.db",
         "start": "dbproxy.cli.start",
+        "run": "dbproxy.cli.run",
+        "connect": "dbproxy.cli.connect",
+        "env": "dbproxy.cli.env",
         "identity": "dbproxy.cli.identity",
         "doctor": "dbproxy.cli.doctor",
         "explain": "dbproxy.cli.explain",

@@ -5,8 +5,9 @@ from typing import Final
 import click
 
 from dbproxy.cli.invocation import invocation_of
-from dbproxy.cli.options import settings_from, settings_options
+from dbproxy.cli.options import ONE_PORT, settings_from, settings_options
 from dbproxy.cli.settings_command import SettingsCommand
+from dbproxy.settings import Scope
 
 __all__ = ["db"]
 
@@ -40,7 +41,7 @@ SIGHUP           read the certificates again.
 @click.command(
     cls=SettingsCommand,
     help=HELP,
-    params=settings_options(),
+    params=settings_options(*ONE_PORT, Scope.MESSAGE),
     short_help="Open a local port for a database service.",
 )
 @click.pass_context

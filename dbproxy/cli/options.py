@@ -25,6 +25,7 @@ from dbproxy.settings import Kind, Option, Scope, Settings, environment_names, o
 
 __all__ = [
     "DEFAULT_CONFIG",
+    "ONE_PORT",
     "SettingOption",
     "flags_of",
     "global_options",
@@ -36,6 +37,9 @@ __all__ = [
 
 DEFAULT_CONFIG: Final = Path("/etc/tbot.yaml")
 """Where the Machine ID guide puts tbot's configuration."""
+
+ONE_PORT: Final = (Scope.GLOBAL, Scope.ARGUMENT, Scope.SERVE, Scope.DB)
+"""What describes a port for one service."""
 
 SUPERSEDES: Final[Mapping[str, tuple[str, ...]]] = {
     "tunnel": ("terminate", "server_cert", "server_key"),
@@ -99,11 +103,11 @@ def global_options() -> list[click.Parameter]:
 
 
 def settings_options(*scopes: Scope) -> list[click.Parameter]:
-    """Parameters for the fields of `Settings` in these scopes, or for all of them.
+    """Parameters for the fields of `Settings` in these scopes.
 
     The argument comes first, then the options in the order of their declaration.
     """
-    wanted = frozenset(scopes or Scope)
+    wanted = frozenset(scopes)
     arguments = options(*(wanted & {Scope.ARGUMENT}))
     return [
         *(_argument(name, option) for name, option, _ in arguments),

@@ -21,7 +21,7 @@ from dbproxy.workers.handover import Handover, open_log_lock
 from dbproxy.workers.supervisor import Supervisor
 from dbproxy.workers.worker import Worker
 
-__all__ = ["run_with_signals", "serve", "serve_tunnels"]
+__all__ = ["event_logs", "run_with_signals", "serve", "serve_tunnels"]
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -90,12 +90,15 @@ def serve_tunnels(settings: Settings) -> None:
 
 
 @contextmanager
-def event_logs(settings: Settings, *, lock: int | None = None) -> Iterator[EventLogs]:
+def event_logs(
+    settings: Settings, *, lock: int | None = None, quiet: bool = False
+) -> Iterator[EventLogs]:
     """Makes subscribers that log to standard error; all is written when the block ends.
 
     Args:
         settings: How the log looks.
         lock: What several processes with one standard error lock while they write.
+        quiet: Whether only warnings are logged, because standard error is somebody else's too.
     """
     if sys.stderr is None:  # closed by whoever started us: descriptor 2 may be a socket by now
         yield lambda **_context: lambda _event: None
@@ -104,7 +107,7 @@ def event_logs(settings: Settings, *, lock: int | None = None) -> Iterator[Event
     notice = dropped_notice(settings.log_format, colors=colors)
     with log_writer(sys.stderr.fileno(), notice, lock=lock) as writer:
         logger = make_logger(settings.log_format, writer.write, colors=colors)
-        yield lambda **context: EventLog(logger.bind(**context), debug=settings.debug)
+        yield lambda **context: EventLog(logger.bind(**context), debug=settings.debug, quiet=quiet)
 
 
 async def run_with_signals(proxy: Runnable[S], tell: Callable[[S], None]) -> None:

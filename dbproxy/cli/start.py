@@ -34,7 +34,7 @@ SIGHUP           read all certificates again, try at once what is not open.
 @click.command(
     cls=SettingsCommand,
     help=HELP,
-    params=settings_options(Scope.SERVE, Scope.GLOBAL),
+    params=settings_options(Scope.SERVE, Scope.MESSAGE, Scope.GLOBAL),
     short_help="Open every tunnel that tbot's configuration describes.",
 )
 @click.pass_context

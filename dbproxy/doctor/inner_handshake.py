@@ -6,7 +6,6 @@ the handshake, so reading tells.
 """
 
 from dataclasses import dataclass
-from typing import Final
 
 import trio
 from cryptography import x509
@@ -16,12 +15,15 @@ from dbproxy.errors import UpstreamError
 from dbproxy.identity import Identity
 from dbproxy.layers import LayerError, TLSLayer
 from dbproxy.protocols import UpstreamGreeting
-from dbproxy.upstream import UpstreamConnection, ask_for_tls, explain_early_end, too_slow
+from dbproxy.upstream import (
+    UpstreamConnection,
+    ask_for_tls,
+    check_not_rejected,
+    explain_early_end,
+    too_slow,
+)
 
-__all__ = ["PATIENCE", "InnerServer", "check_not_rejected", "shake_hands_inside"]
-
-PATIENCE: Final = 1.0
-"""Seconds that a server has to reject our certificate after the handshake."""
+__all__ = ["InnerServer", "shake_hands_inside"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +67,6 @@ async def shake_hands_inside(
     if certificate is not None:
         return InnerServer(certificate, rejection)
     raise rejection or explain_early_end(upstream.address, None)
-
-
-async def check_not_rejected(upstream: UpstreamConnection) -> None:
-    """Read for a moment: silence means that the server waits for the first message.
-
-    Raises:
-        UpstreamError: It has rejected our certificate, or closed the connection.
-    """
-    with trio.move_on_after(PATIENCE):
-        try:
-            received = await upstream.stream.receive_some()
-        except (trio.BrokenResourceError, LayerError) as error:
-            raise explain_early_end(upstream.address, error) from error
-        if not received:
-            raise explain_early_end(upstream.address, None)
 
 
 async def _shake_hands(upstream: UpstreamConnection, tls: TLSLayer, limit: float) -> None:

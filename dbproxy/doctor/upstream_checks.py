@@ -10,11 +10,11 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from dbproxy.doctor.finding import Check, Finding, failed, failed_with, fine, skipped, warned
-from dbproxy.doctor.inner_handshake import PATIENCE
 from dbproxy.doctor.upstream_evidence import UpstreamEvidence, WebCertificate
 from dbproxy.errors import Code, DBProxyError
 from dbproxy.identity.duration import in_words
 from dbproxy.settings import Mode
+from dbproxy.upstream import REJECTION_TIME
 
 __all__ = ["UPSTREAM_CHECKS"]
 
@@ -197,7 +197,7 @@ def _session(seen: UpstreamEvidence) -> Finding:
         return skipped(_why_not(seen))
     pings = "with pings" if session.alpn.endswith("-ping") else "without pings"
     return fine(
-        f"the certificate is accepted, for it was not rejected within {PATIENCE:g} s:"
+        f"the certificate is accepted, for it was not rejected within {REJECTION_TIME:g} s:"
         f" {session.alpn or 'no ALPN'} over {session.tls_version}, {pings}, after"
         f" {session.seconds * _MILLISECONDS:.0f} ms"
     )

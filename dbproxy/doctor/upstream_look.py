@@ -23,7 +23,7 @@ from typing import TypeAlias
 import trio
 from cryptography import x509
 
-from dbproxy.doctor.inner_handshake import check_not_rejected, shake_hands_inside
+from dbproxy.doctor.inner_handshake import shake_hands_inside
 from dbproxy.doctor.trust_source import trust_source
 from dbproxy.doctor.upstream_evidence import (
     Session,
@@ -42,6 +42,7 @@ from dbproxy.upstream import (
     SecureDialer,
     UpstreamDialer,
     WebFetcher,
+    check_not_rejected,
     reasons_of,
 )
 from dbproxy.upstream.discovery import TIMEOUT

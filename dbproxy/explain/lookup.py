@@ -8,7 +8,7 @@ from dbproxy.errors import Code, UsageError
 from dbproxy.explain.client_pages import CLIENT_PAGES, OWN_PAGES
 from dbproxy.explain.identity_pages import IDENTITY_PAGES
 from dbproxy.explain.page import Area, Page
-from dbproxy.explain.start_pages import LISTENER_PAGES, SETTINGS_PAGES
+from dbproxy.explain.start_pages import COMMAND_PAGES, LISTENER_PAGES, SETTINGS_PAGES
 from dbproxy.explain.teleport_pages import TELEPORT_PAGES
 from dbproxy.explain.upstream_pages import UPSTREAM_PAGES
 
@@ -21,6 +21,7 @@ AREAS: Final = (
     Area("The way to the Teleport Proxy", UPSTREAM_PAGES),
     Area("What Teleport says", TELEPORT_PAGES),
     Area("Clients", CLIENT_PAGES),
+    Area("The command that is run", COMMAND_PAGES),
     Area("dbproxy itself", OWN_PAGES),
 )
 

@@ -19,6 +19,7 @@ class Sees(Enum):
         " dbproxy ends before it opens its port."
     )
     NOTHING = "Nothing: connections go on as usual."
+    NO_CLIENT = "There is no client: it is what could not be started."
     MESSAGE = "The error below, in the database's own protocol."
     MESSAGE_BEFORE_TLS = (
         "The error below, in the database's own protocol. In passthrough mode it comes before TLS"

@@ -5,7 +5,7 @@ from typing import Final
 from dbproxy.errors import Code
 from dbproxy.explain.page import Look, Page, Sees
 
-__all__ = ["LISTENER_PAGES", "SETTINGS_PAGES"]
+__all__ = ["COMMAND_PAGES", "LISTENER_PAGES", "SETTINGS_PAGES"]
 
 SETTINGS_PAGES: Final = {
     Code.USAGE: Page(
@@ -156,5 +156,32 @@ for a client that opens connections and does not close them.""",
             Look("cat /proc/sys/fs/file-nr", "how many the host has open, and its limit"),
         ),
         related=(Code.UPSTREAM_UNREACHABLE,),
+    ),
+}
+
+COMMAND_PAGES: Final = {
+    Code.COMMAND_NOT_FOUND: Page(
+        story="""\
+With `dbproxy run` it is the first word after `--`. It is looked for as a shell does, but no shell
+is asked: aliases, functions and words such as `cd` are no programs; for those, run `sh -c '…'`. A
+script whose first line names an interpreter that does not exist counts as not found, too. With
+`dbproxy connect` it is the usual client of the database's protocol.
+
+The exit status is the one that shells report for a command that they do not find.""",
+        sees=Sees.NO_CLIENT,
+        looks=(Look("command -v psql", "the path of the program, when there is one"),),
+        related=(Code.COMMAND_UNUSABLE,),
+    ),
+    Code.COMMAND_UNUSABLE: Page(
+        story="""\
+The file is there, but the system does not execute it; the message has its words.
+`Permission denied`: it is not executable for this user, or is a directory, or lies on a file system
+mounted with `noexec`. `Exec format error`: it is a script without a first line such as `#!/bin/sh`,
+or a program for another kind of machine. `Argument list too long`: its arguments and variables are.
+
+The exit status is the one that shells report for a command that they cannot execute.""",
+        sees=Sees.NO_CLIENT,
+        looks=(Look("ls -l FILE", "an `x` for this user"), Look("file FILE", "what it is")),
+        related=(Code.COMMAND_NOT_FOUND,),
     ),
 }

@@ -35,10 +35,15 @@ class EventLog:
     Args:
         logger: Where the lines go, by structlog.
         debug: Whether to log the events of level debug too, and tracebacks.
+        quiet: Whether to log only what is a warning or worse, unless `debug` says otherwise.
     """
 
-    def __init__(self, logger: FilteringBoundLogger, *, debug: bool = False) -> None:
+    def __init__(
+        self, logger: FilteringBoundLogger, *, debug: bool = False, quiet: bool = False
+    ) -> None:
         self._debug = debug
+        silent = {Level.DEBUG, Level.INFO} if quiet else {Level.DEBUG}
+        self._silent = frozenset() if debug else frozenset(silent)
         self._write = {
             Level.DEBUG: logger.debug,
             Level.INFO: logger.info,
@@ -49,7 +54,7 @@ class EventLog:
     def __call__(self, event: Event) -> None:
         """Log `event` under its stable name, with its fields."""
         level = level_of(event)
-        if level is not Level.DEBUG or self._debug:
+        if level not in self._silent:
             traces = traces_of(event) if self._debug else {}
             self._write[level](event.name, **fields_of(event), **traces)
 

@@ -18,6 +18,8 @@ from dbproxy.protocols.base import (
     VerdictReader,
 )
 from dbproxy.protocols.choice import check_mode, choose_protocol, protocol_named
+from dbproxy.protocols.client_command import ClientCommand, Piped, Word, plain_words
+from dbproxy.protocols.environment import ClientEnvironment, client_environment
 from dbproxy.protocols.mysql import MySQL
 from dbproxy.protocols.sqlserver import SQLServer
 from dbproxy.protocols.teleport_words import reason_for
@@ -25,12 +27,15 @@ from dbproxy.protocols.teleport_words import reason_for
 __all__ = [
     "Answering",
     "Carry",
+    "ClientCommand",
+    "ClientEnvironment",
     "ConnectionFacts",
     "Conversation",
     "DatabaseProtocol",
     "Greeting",
     "GreetingReader",
     "MySQL",
+    "Piped",
     "Prologue",
     "PrologueEvent",
     "Refuser",
@@ -40,8 +45,11 @@ __all__ = [
     "StartTLS",
     "UpstreamGreeting",
     "VerdictReader",
+    "Word",
     "check_mode",
     "choose_protocol",
+    "client_environment",
+    "plain_words",
     "protocol_named",
     "reason_for",
 ]

@@ -9,12 +9,14 @@ to be translated to each other for a while, that is a `Conversation`, between pr
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, TypeAlias
 
 from dbproxy.errors import ClientError, DBProxyError
+from dbproxy.protocols.client_command import ClientCommand
+from dbproxy.protocols.connection_facts import ConnectionFacts
+from dbproxy.protocols.uris import URI
 from dbproxy.protocols.verdict import VerdictReader
 from dbproxy.protocols.wire import Answering
 from dbproxy.settings import Mode
@@ -218,35 +220,6 @@ class Conversation(Refuser):
         """Whether the rest can be relayed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionFacts:
-    """What a client needs to know to connect to our listener.
-
-    Attributes:
-        host: A name that the certificates cover, or the directory of a Unix socket.
-        hostaddr: The IP address to connect to, where the name would not lead there; or None.
-        port: The TCP port, or the number in the Unix socket's name.
-        socket: The Unix socket, where that is what we listen on; or None.
-        mode: Decides whether TLS is on.
-        user: The database user, if known.
-        database: The database name, if known.
-        ca_file: What the client trusts; None in tunnel mode, and where its own roots must do.
-        certificate_file: The client's certificate; None in tunnel mode.
-        key_file: The client's key; None in tunnel mode.
-    """
-
-    host: str
-    hostaddr: str | None = None
-    port: int
-    socket: Path | None = None
-    mode: Mode
-    user: str | None
-    database: str | None
-    ca_file: Path | None
-    certificate_file: Path | None
-    key_file: Path | None
-
-
 class DatabaseProtocol(ABC):
     """One database wire protocol, as Teleport carries it."""
 
@@ -313,5 +286,22 @@ class DatabaseProtocol(ABC):
         return self.default_port
 
     @abstractmethod
+    def client(self, facts: ConnectionFacts) -> ClientCommand:
+        """The protocol's usual client, told how to connect."""
+
     def connect_command(self, facts: ConnectionFacts) -> str:
         """A command line for the protocol's usual client, ready to paste."""
+        return self.client(facts).line
+
+    def variables(self, facts: ConnectionFacts) -> Mapping[str, str | None]:
+        """The environment variables that the protocol's clients read themselves.
+
+        None for those that must not be set, because they would lead elsewhere.
+        """
+        del facts
+        return {}
+
+    def uris(self, facts: ConnectionFacts) -> Mapping[str, URI]:
+        """For each driver, what tells it everything in one line; the most usual one first."""
+        del facts
+        return {}

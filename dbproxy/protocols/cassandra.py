@@ -1,14 +1,17 @@
 """Cassandra, as Teleport carries it."""
 
-import shlex
+from collections.abc import Mapping
+from typing import Final
 
-from dbproxy.protocols.base import ConnectionFacts
+from dbproxy.protocols.client_command import ClientCommand
 from dbproxy.protocols.client_first import ClientFirst
-from dbproxy.protocols.command_line import files_of, host_of
+from dbproxy.protocols.connection_facts import ConnectionFacts, files_of, host_of
 from dbproxy.protocols.wire.cassandra import CassandraWire
-from dbproxy.settings import Mode
 
 __all__ = ["Cassandra"]
+
+_FILES: Final = {"ca": "SSL_CERTFILE", "certificate": "SSL_USERCERT", "key": "SSL_USERKEY"}
+"""cqlsh takes the files from its configuration or from these variables."""
 
 
 class Cassandra(ClientFirst):
@@ -21,13 +24,14 @@ class Cassandra(ClientFirst):
     wire = CassandraWire()
     passthrough = False
 
-    def connect_command(self, facts: ConnectionFacts) -> str:
+    def client(self, facts: ConnectionFacts) -> ClientCommand:
         words = ["cqlsh", host_of(facts), str(facts.port)]
         if facts.user is not None:
             words += ["-u", facts.user]
-        if facts.mode is Mode.TUNNEL:
-            return shlex.join(words)
-        # cqlsh takes the files from its configuration or from these variables.
-        names = {"ca": "SSL_CERTFILE", "certificate": "SSL_USERCERT", "key": "SSL_USERKEY"}
-        variables = [f"{name}={shlex.quote(value)}" for name, value in files_of(facts, **names)]
-        return " ".join(["env", *variables, shlex.join([*words, "--ssl"])])
+        if not facts.plain:
+            words.append("--ssl")
+        return ClientCommand(tuple(words), dict(files_of(facts, **_FILES)))
+
+    def variables(self, facts: ConnectionFacts) -> Mapping[str, str | None]:
+        where = {"CQLSH_HOST": host_of(facts), "CQLSH_PORT": str(facts.port)}
+        return where | dict(files_of(facts, **_FILES))

@@ -1,12 +1,12 @@
 """CockroachDB: PostgreSQL's wire protocol under another name."""
 
-import shlex
-from urllib.parse import quote, urlencode
+from collections.abc import Mapping
 
-from dbproxy.protocols.base import ConnectionFacts
-from dbproxy.protocols.command_line import files_of, place_of
+from dbproxy.protocols.client_command import ClientCommand
+from dbproxy.protocols.connection_facts import ConnectionFacts
+from dbproxy.protocols.libpq import libpq_uris, postgres_uri
 from dbproxy.protocols.postgres import Postgres
-from dbproxy.settings import Mode
+from dbproxy.protocols.uris import URI
 
 __all__ = ["CockroachDB"]
 
@@ -18,12 +18,10 @@ class CockroachDB(Postgres):
     readable_name = "CockroachDB"
     default_port = 26257
 
-    def connect_command(self, facts: ConnectionFacts) -> str:
+    def client(self, facts: ConnectionFacts) -> ClientCommand:
         if facts.socket is not None:
-            return super().connect_command(facts)
-        parameters = {"sslmode": "disable" if facts.mode is Mode.TUNNEL else "verify-full"}
-        parameters |= files_of(facts, ca="sslrootcert", certificate="sslcert", key="sslkey")
-        user = f"{quote(facts.user, safe='')}@" if facts.user else ""
-        database = quote(facts.database or "", safe="")
-        url = f"postgresql://{user}{place_of(facts)}/{database}?{urlencode(parameters)}"
-        return shlex.join(["cockroach", "sql", "--url", url])
+            return super().client(facts)
+        return ClientCommand(("cockroach", "sql", "--url", postgres_uri(facts)))
+
+    def uris(self, facts: ConnectionFacts) -> Mapping[str, URI]:
+        return libpq_uris(facts, dialect="cockroachdb")

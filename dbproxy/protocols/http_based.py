@@ -4,22 +4,30 @@ They differ in how a client is told: each has its own form of an error in a resp
 which its clients take the text that they print.
 """
 
-import shlex
 from collections.abc import Mapping
 from typing import Final
 
 from dbproxy.errors import DBProxyError
-from dbproxy.protocols.base import ConnectionFacts
+from dbproxy.protocols.client_command import ClientCommand
 from dbproxy.protocols.client_first import ClientFirst
-from dbproxy.protocols.command_line import files_of, host_of, place_of
+from dbproxy.protocols.connection_facts import ConnectionFacts, files_of, host_of, place_of
+from dbproxy.protocols.uris import (
+    NO_SOCKETS,
+    URI,
+    Unavailable,
+    database_uri,
+    with_query,
+)
 from dbproxy.protocols.wire import one_line
 from dbproxy.protocols.wire.clickhouse import exception_code
 from dbproxy.protocols.wire.http import HTTPWire, as_json
-from dbproxy.settings import Mode
 
 __all__ = ["ClickHouseHTTP", "DynamoDB", "Elasticsearch", "OpenSearch", "Snowflake"]
 
 _JSON: Final = "application/json"
+_ACCOUNT: Final = "teleport"
+"""Snowflake's clients insist on an account; Teleport does not look at it."""
+_NO_CERTIFICATE: Final = "Snowflake's drivers show no client certificate: use --tunnel"
 _ANSWER = tuple[str, str, Mapping[str, str]]
 
 
@@ -58,8 +66,32 @@ class _OverHTTP(ClientFirst):
     path = "/"
     """Where curl gets an answer from."""
 
-    def connect_command(self, facts: ConnectionFacts) -> str:
-        return shlex.join(_curl(facts, self.path))
+    url_variable: str | None = None
+    """The variable that some of its clients take the URL from."""
+
+    def client(self, facts: ConnectionFacts) -> ClientCommand:
+        return ClientCommand(tuple(_curl(facts, self.path)), instead=self._instead())
+
+    def variables(self, facts: ConnectionFacts) -> Mapping[str, str | None]:
+        if self.url_variable is None or facts.socket is not None:
+            return {}
+        return {self.url_variable: _url(facts, "")}
+
+    def uris(self, facts: ConnectionFacts) -> Mapping[str, URI]:
+        if facts.socket is not None:
+            return {"http": Unavailable(NO_SOCKETS)}
+        return {"http": _url(facts, self._path_of(facts))}
+
+    def _path_of(self, facts: ConnectionFacts) -> str:
+        """What follows host and port in the URL that clients are given."""
+        del facts
+        return ""
+
+    def _instead(self, example: str = "curl …") -> str:
+        return (
+            f"{self.readable_name} has no client to talk with; run one that asks, as in"
+            f" `dbproxy run SERVICE -- {example}`"
+        )
 
 
 class Elasticsearch(_OverHTTP):
@@ -70,6 +102,7 @@ class Elasticsearch(_OverHTTP):
     alpn = ("teleport-elasticsearch-ping", "teleport-elasticsearch")
     default_port = 9200
     wire = HTTPWire(_search_error)
+    url_variable = "ELASTICSEARCH_URL"
 
 
 class OpenSearch(_OverHTTP):
@@ -80,6 +113,7 @@ class OpenSearch(_OverHTTP):
     alpn = ("teleport-opensearch-ping", "teleport-opensearch")
     default_port = 9200
     wire = HTTPWire(_search_error)
+    url_variable = "OPENSEARCH_URL"
 
 
 class DynamoDB(_OverHTTP):
@@ -91,11 +125,13 @@ class DynamoDB(_OverHTTP):
     default_port = 8000
     wire = HTTPWire(_aws_error)
     passthrough = False
+    url_variable = "AWS_ENDPOINT_URL_DYNAMODB"
 
-    def connect_command(self, facts: ConnectionFacts) -> str:
-        if facts.mode is not Mode.TUNNEL or facts.socket is not None:
-            return super().connect_command(facts)  # AWS's own tools show no certificate
-        return shlex.join(["aws", "dynamodb", "list-tables", "--endpoint-url", _url(facts, "")])
+    def client(self, facts: ConnectionFacts) -> ClientCommand:
+        if not facts.plain or facts.socket is not None:
+            return super().client(facts)  # AWS's own tools show no certificate
+        words = ("aws", "dynamodb", "list-tables", "--endpoint-url", _url(facts, ""))
+        return ClientCommand(words, instead=self._instead("aws dynamodb list-tables"))
 
 
 class Snowflake(_OverHTTP):
@@ -108,14 +144,28 @@ class Snowflake(_OverHTTP):
     wire = HTTPWire(_snowflake_error)
     passthrough = False
 
-    def connect_command(self, facts: ConnectionFacts) -> str:
-        if facts.mode is not Mode.TUNNEL:
-            return super().connect_command(facts)
-        words = ["snowsql", "-a", "teleport", "-h", host_of(facts), "-p", str(facts.port)]
+    def client(self, facts: ConnectionFacts) -> ClientCommand:
+        if not facts.plain:
+            return super().client(facts)
+        words = ["snowsql", "-a", _ACCOUNT, "-h", host_of(facts), "-p", str(facts.port)]
         words += ["--protocol", "http"]
         if facts.user is not None:
             words += ["-u", facts.user]
-        return shlex.join(words)
+        return ClientCommand(tuple(words))
+
+    def variables(self, facts: ConnectionFacts) -> Mapping[str, str | None]:
+        if not facts.plain:
+            return {}
+        where = {"HOST": host_of(facts), "PORT": str(facts.port), "PROTOCOL": "http"}
+        known = {"ACCOUNT": _ACCOUNT, **where, "USER": facts.user}
+        return {f"SNOWFLAKE_{name}": value for name, value in known.items() if value is not None}
+
+    def uris(self, facts: ConnectionFacts) -> Mapping[str, URI]:
+        if facts.socket is not None or not facts.plain:
+            reason = NO_SOCKETS if facts.plain else _NO_CERTIFICATE
+            return {"sqlalchemy": Unavailable(reason)}
+        where = {"host": host_of(facts), "port": str(facts.port), "protocol": "http"}
+        return {"sqlalchemy": database_uri("snowflake", facts, where, place=_ACCOUNT)}
 
 
 class ClickHouseHTTP(_OverHTTP):
@@ -129,9 +179,13 @@ class ClickHouseHTTP(_OverHTTP):
     wire = HTTPWire(_clickhouse_error)
     path = "/?query=SELECT%201"
 
+    def _path_of(self, facts: ConnectionFacts) -> str:
+        names = {"user": facts.user, "database": facts.database}
+        return with_query("/", {key: name for key, name in names.items() if name is not None})
+
 
 def _url(facts: ConnectionFacts, path: str) -> str:
-    scheme = "http" if facts.mode is Mode.TUNNEL else "https"
+    scheme = "http" if facts.plain else "https"
     return f"{scheme}://{place_of(facts)}{path}"
 
 

@@ -22,9 +22,8 @@ Tested in `tests/unit/protocols/test_mysql.py`, split at every byte, and with re
 `tests/integration/test_mysql.py`.
 """
 
-import shlex
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Final, Self
 
@@ -33,7 +32,6 @@ from dbproxy.protocols.base import (
     LONGEST_ALPN,
     Answering,
     Carry,
-    ConnectionFacts,
     DatabaseProtocol,
     Greeting,
     GreetingReader,
@@ -41,11 +39,14 @@ from dbproxy.protocols.base import (
     PrologueEvent,
     StartTLS,
 )
-from dbproxy.protocols.command_line import files_of, host_of
+from dbproxy.protocols.client_command import ClientCommand
+from dbproxy.protocols.connection_facts import ConnectionFacts
 from dbproxy.protocols.misuse import foreign, tls_inside_tls, tls_missing
+from dbproxy.protocols.mysql_client import mysql_client, mysql_uris, mysql_variables
 from dbproxy.protocols.mysql_login import MySQLLogin
 from dbproxy.protocols.mysql_verdict import MySQLVerdictReader
 from dbproxy.protocols.recognise import recognise_at_once
+from dbproxy.protocols.uris import URI
 from dbproxy.protocols.wire import Wire
 from dbproxy.protocols.wire.mysql import refusal_packet
 from dbproxy.protocols.wire.mysql_packets import (
@@ -284,22 +285,11 @@ class MySQL(DatabaseProtocol):
     def server_alpn(self) -> bytes | None:
         return None
 
-    def connect_command(self, facts: ConnectionFacts) -> str:
-        words = ["mysql"]
-        if facts.socket is not None:
-            words.append(f"--socket={facts.socket}")
-        else:
-            # These clients take `localhost` for a Unix socket, unless they are told.
-            words += [f"--host={host_of(facts)}", f"--port={facts.port}", "--protocol=tcp"]
-        if facts.user is not None:
-            words.append(f"--user={facts.user}")
-        if facts.mode is Mode.TUNNEL:
-            words.append("--loose-skip-ssl")
-        else:
-            files = files_of(facts, ca="--ssl-ca", certificate="--ssl-cert", key="--ssl-key")
-            words += [f"{option}={file}" for option, file in files]
-            # MariaDB's client calls it one way, MySQL's the other.
-            words += ["--loose-ssl-verify-server-cert", "--loose-ssl-mode=VERIFY_IDENTITY"]
-        if facts.database is not None:
-            words.append(f"--database={facts.database}")
-        return shlex.join(words)
+    def client(self, facts: ConnectionFacts) -> ClientCommand:
+        return mysql_client(facts)
+
+    def variables(self, facts: ConnectionFacts) -> Mapping[str, str | None]:
+        return mysql_variables(facts)
+
+    def uris(self, facts: ConnectionFacts) -> Mapping[str, URI]:
+        return mysql_uris(facts)

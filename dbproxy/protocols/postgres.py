@@ -31,8 +31,7 @@ Tested in `tests/unit/protocols/test_postgres.py`, split at every byte, and with
 """
 
 import re
-import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum, auto
 from typing import Final
@@ -40,7 +39,6 @@ from typing import Final
 from dbproxy.errors import ClientError, Code, DBProxyError
 from dbproxy.protocols.base import (
     Carry,
-    ConnectionFacts,
     DatabaseProtocol,
     Prologue,
     PrologueEvent,
@@ -48,6 +46,9 @@ from dbproxy.protocols.base import (
     StartTLS,
     UpstreamGreeting,
 )
+from dbproxy.protocols.client_command import ClientCommand
+from dbproxy.protocols.connection_facts import ConnectionFacts
+from dbproxy.protocols.libpq import libpq_conninfo, libpq_uris, libpq_variables
 from dbproxy.protocols.misuse import (
     foreign,
     tls_declined,
@@ -57,6 +58,7 @@ from dbproxy.protocols.misuse import (
 )
 from dbproxy.protocols.postgres_verdict import PostgresVerdictReader
 from dbproxy.protocols.recognise import Undecided, recognise
+from dbproxy.protocols.uris import URI
 from dbproxy.protocols.wire import Answering, Wire
 from dbproxy.protocols.wire.mysql import told_to_the_silent
 from dbproxy.protocols.wire.postgres import PostgresWire
@@ -266,30 +268,11 @@ class Postgres(DatabaseProtocol):
         found = _SOCKET_NAME.fullmatch(name)
         return int(found[1]) if found is not None and int(found[1]) <= _HIGHEST_PORT else None
 
-    def connect_command(self, facts: ConnectionFacts) -> str:
-        parameters: dict[str, object] = {"host": facts.host}
-        if facts.hostaddr is not None:
-            parameters["hostaddr"] = facts.hostaddr
-        parameters["port"] = facts.port
-        if facts.user is not None:
-            parameters["user"] = facts.user
-        if facts.database is not None:
-            parameters["dbname"] = facts.database
-        if facts.mode is Mode.TUNNEL:
-            parameters["sslmode"] = "disable"
-        else:
-            parameters["sslmode"] = "verify-full"
-            # The system's roots, by this word since PostgreSQL 16.
-            parameters["sslrootcert"] = "system" if facts.ca_file is None else facts.ca_file
-            parameters["sslcert"] = facts.certificate_file
-            parameters["sslkey"] = facts.key_file
-        conninfo = " ".join(f"{key}={_conninfo_value(str(v))}" for key, v in parameters.items())
-        return f"psql {shlex.quote(conninfo)}"
+    def client(self, facts: ConnectionFacts) -> ClientCommand:
+        return ClientCommand(("psql", libpq_conninfo(facts)))
 
+    def variables(self, facts: ConnectionFacts) -> Mapping[str, str | None]:
+        return libpq_variables(facts)
 
-def _conninfo_value(value: str) -> str:
-    """Quoted as libpq's connection strings want it (PostgreSQL documentation, 32.1.1.1)."""
-    if value and not any(c.isspace() or c in "'\\" for c in value):
-        return value
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+    def uris(self, facts: ConnectionFacts) -> Mapping[str, URI]:
+        return libpq_uris(facts, dialect="postgresql")

@@ -1,14 +1,18 @@
 """Google Cloud Spanner, as Teleport carries it: gRPC, so HTTP/2."""
 
-import shlex
+from collections.abc import Mapping
+from typing import Final
 
-from dbproxy.protocols.base import ConnectionFacts
+from dbproxy.protocols.client_command import ClientCommand
 from dbproxy.protocols.client_first import ClientFirst
-from dbproxy.protocols.command_line import files_of, place_of
+from dbproxy.protocols.connection_facts import ConnectionFacts, files_of, place_of
 from dbproxy.protocols.wire.http2 import HTTP2Wire
-from dbproxy.settings import Mode
 
 __all__ = ["Spanner"]
+
+_NO_CERTIFICATE: Final = (
+    "Spanner's own clients show no client certificate: use --tunnel, or a gRPC client of your own"
+)
 
 
 class Spanner(ClientFirst):
@@ -22,11 +26,17 @@ class Spanner(ClientFirst):
     tls_protocol = b"h2"
     passthrough = False
 
-    def connect_command(self, facts: ConnectionFacts) -> str:
-        place = place_of(facts)
-        if facts.mode is Mode.TUNNEL:
-            # spanner-cli takes the address of an endpoint without TLS from this variable only.
-            return f"env SPANNER_EMULATOR_HOST={shlex.quote(place)} spanner-cli"
+    def client(self, facts: ConnectionFacts) -> ClientCommand:
+        if facts.plain:
+            return ClientCommand(("spanner-cli",), _emulator(facts))
         files = files_of(facts, ca="-cacert", certificate="-cert", key="-key")
-        words = ["grpcurl", *(word for option in files for word in option), place, "list"]
-        return shlex.join(words)
+        words = ["grpcurl", *(word for option in files for word in option), place_of(facts), "list"]
+        return ClientCommand(tuple(words), instead=_NO_CERTIFICATE)
+
+    def variables(self, facts: ConnectionFacts) -> Mapping[str, str | None]:
+        return _emulator(facts) if facts.plain else {}
+
+
+def _emulator(facts: ConnectionFacts) -> dict[str, str]:
+    """The only way to name an endpoint without TLS."""
+    return {"SPANNER_EMULATOR_HOST": place_of(facts)}

@@ -26,8 +26,7 @@ Tested in `tests/unit/protocols/test_sqlserver.py`, split at every byte, and wit
 `tests/integration/test_sqlserver.py`.
 """
 
-import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum, auto
 from typing import Final
@@ -36,7 +35,6 @@ from dbproxy.errors import ClientError, Code, DBProxyError, UpstreamError
 from dbproxy.protocols.base import (
     Answering,
     Carry,
-    ConnectionFacts,
     Conversation,
     DatabaseProtocol,
     Prologue,
@@ -45,7 +43,8 @@ from dbproxy.protocols.base import (
     Say,
     StartTLS,
 )
-from dbproxy.protocols.command_line import host_of
+from dbproxy.protocols.client_command import ClientCommand
+from dbproxy.protocols.connection_facts import ConnectionFacts
 from dbproxy.protocols.misuse import (
     foreign,
     tls_declined,
@@ -54,6 +53,12 @@ from dbproxy.protocols.misuse import (
     tls_on_plain_port,
 )
 from dbproxy.protocols.recognise import Undecided, recognise
+from dbproxy.protocols.sqlserver_client import (
+    sqlserver_client,
+    sqlserver_uris,
+    sqlserver_variables,
+)
+from dbproxy.protocols.uris import URI
 from dbproxy.protocols.wire import Wire, one_line
 from dbproxy.protocols.wire.mysql import told_to_the_silent
 from dbproxy.protocols.wire.tds import TDSWire
@@ -283,11 +288,11 @@ class SQLServer(DatabaseProtocol):
     def server_alpn(self) -> bytes | None:
         return b"tds/8.0"
 
-    def connect_command(self, facts: ConnectionFacts) -> str:
-        words = ["sqlcmd", "-S", f"{host_of(facts)},{facts.port}"]
-        words.append("-No" if facts.mode is Mode.TUNNEL else "-Nm")
-        if facts.user is not None:
-            words += ["-U", facts.user, "-P", ""]
-        if facts.database is not None:
-            words += ["-d", facts.database]
-        return shlex.join(words)
+    def client(self, facts: ConnectionFacts) -> ClientCommand:
+        return sqlserver_client(facts)
+
+    def variables(self, facts: ConnectionFacts) -> Mapping[str, str | None]:
+        return sqlserver_variables(facts)
+
+    def uris(self, facts: ConnectionFacts) -> Mapping[str, URI]:
+        return sqlserver_uris(facts)

@@ -10,9 +10,10 @@ The client is expected to speak first.
 from collections.abc import Sequence
 
 from dbproxy.errors import DBProxyError
-from dbproxy.protocols.base import Carry, ConnectionFacts, Prologue, PrologueEvent
+from dbproxy.protocols.base import Carry, Prologue, PrologueEvent
+from dbproxy.protocols.client_command import ClientCommand
 from dbproxy.protocols.client_first import ClientFirst, ClientFirstPrologue
-from dbproxy.protocols.command_line import host_of
+from dbproxy.protocols.connection_facts import ConnectionFacts, host_of
 from dbproxy.protocols.recognise import recognise_at_once
 from dbproxy.protocols.wire import Answering, Wire
 from dbproxy.settings import Mode
@@ -66,7 +67,10 @@ class UnknownProtocol(ClientFirst):
         kind = _PassingPrologue if mode is Mode.PASSTHROUGH else ClientFirstPrologue
         return kind(self.wire, self.readable_name, mode, inside_tls=inside_tls)
 
+    def client(self, facts: ConnectionFacts) -> ClientCommand:
+        return ClientCommand((), instead=f"use {self.connect_command(facts)}")
+
     def connect_command(self, facts: ConnectionFacts) -> str:
         place = facts.socket if facts.socket is not None else f"{host_of(facts)} port {facts.port}"
-        tls = "without TLS" if facts.mode is Mode.TUNNEL else "with TLS and the files above"
+        tls = "without TLS" if facts.plain else "with TLS and the files above"
         return f"the {self.readable_name} client of your choice: {place}, {tls}"

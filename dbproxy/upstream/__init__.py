@@ -1,5 +1,6 @@
 """Reaching the Teleport Proxy."""
 
+from dbproxy.upstream.acceptance import REJECTION_TIME, check_not_rejected
 from dbproxy.upstream.address import ConfiguredAddress, ProxyAddress
 from dbproxy.upstream.attempts import Attempts, Retry
 from dbproxy.upstream.dial import UpstreamConnection, UpstreamDialer
@@ -24,6 +25,7 @@ from dbproxy.upstream.trust import UpstreamTrust
 from dbproxy.upstream.webapi import FetchedAnswer
 
 __all__ = [
+    "REJECTION_TIME",
     "Attempts",
     "ConfiguredAddress",
     "Discovery",
@@ -43,6 +45,7 @@ __all__ = [
     "UpstreamTrust",
     "WebFetcher",
     "ask_for_tls",
+    "check_not_rejected",
     "explain_early_end",
     "explain_end_after_greeting",
     "explain_loss",

@@ -1,11 +1,12 @@
 """From settings to parts: each module makes one part of a `DatabaseProxy`."""
 
 from dbproxy.wiring.admission import make_handler, server_certificate
+from dbproxy.wiring.expected import ExpectedConnection, expect_connection
 from dbproxy.wiring.identity import find_identity
 from dbproxy.wiring.listener import check_listen_address, open_listener_for
 from dbproxy.wiring.protocol import configured_protocol
 from dbproxy.wiring.proxy_address import proxy_address
-from dbproxy.wiring.started import Started, announce, describe_start
+from dbproxy.wiring.started import Started, announce, connection_facts, describe_start
 from dbproxy.wiring.upstream import (
     insecure_by,
     make_dialer,
@@ -16,11 +17,14 @@ from dbproxy.wiring.upstream import (
 )
 
 __all__ = [
+    "ExpectedConnection",
     "Started",
     "announce",
     "check_listen_address",
     "configured_protocol",
+    "connection_facts",
     "describe_start",
+    "expect_connection",
     "find_identity",
     "insecure_by",
     "make_dialer",

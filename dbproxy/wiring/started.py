@@ -3,15 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import trio
-
 from dbproxy.downstream import ServerCertificate, client_endpoint, describe_address
 from dbproxy.events import InsecureChoice, Listening, Subscriber
 from dbproxy.identity import Identity
 from dbproxy.protocols import ConnectionFacts, DatabaseProtocol
 from dbproxy.settings import Mode, Settings
 
-__all__ = ["Started", "announce", "describe_start"]
+__all__ = ["Started", "announce", "connection_facts", "describe_start"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,21 +42,28 @@ class Started:
     connect_command: str
 
 
-def describe_start(
+def connection_facts(
     settings: Settings,
-    listener: trio.SocketListener,
+    name: object,
     identity: Identity,
     protocol: DatabaseProtocol,
     certificate: ServerCertificate | None,
-) -> Started:
-    """How to connect to `listener` with the files of `identity`."""
+) -> ConnectionFacts:
+    """How to connect to a listener with the files of `identity`.
+
+    Args:
+        settings: The mode, and names that override the identity's.
+        name: The listening socket's own, as `getsockname` returns it.
+        identity: Says who its holder is, and where its files are.
+        protocol: What is carried.
+        certificate: What is shown to clients; None where it is not ours to show.
+    """
     files = identity.files
     plain = settings.mode is Mode.TUNNEL
     ca_file = certificate.ca_file if certificate else files.host_ca
-    name = listener.socket.getsockname()
     shown_name = certificate.host if certificate else "localhost"
     endpoint = client_endpoint(name, protocol, shown_name)
-    facts = ConnectionFacts(
+    return ConnectionFacts(
         host=endpoint.host,
         hostaddr=endpoint.hostaddr,
         port=endpoint.port,
@@ -70,9 +75,15 @@ def describe_start(
         certificate_file=None if plain else files.certificate.absolute(),
         key_file=None if plain else files.key.absolute(),
     )
+
+
+def describe_start(
+    name: object, identity: Identity, protocol: DatabaseProtocol, facts: ConnectionFacts
+) -> Started:
+    """What is told about a listener of that name."""
     return Started(
         address=describe_address(name),
-        mode=settings.mode,
+        mode=facts.mode,
         service=identity.route.service,
         protocol=protocol.name,
         database_user=facts.user,

@@ -41,7 +41,9 @@ def test_a_row_says_in_sentences_what_happened_and_what_to_do(code: Code) -> Non
 
 @every_code
 def test_only_usage_ends_with_status_2(code: Code) -> None:
-    assert PROBLEMS[code].exit_status == (2 if code is Code.USAGE else 1)
+    of_a_command = {Code.COMMAND_NOT_FOUND: 127, Code.COMMAND_UNUSABLE: 126}  # as shells have it
+    expected = {Code.USAGE: 2} | of_a_command
+    assert PROBLEMS[code].exit_status == expected.get(code, 1)
 
 
 @pytest.mark.parametrize("code", [code for code in Code if code.startswith("client-")])

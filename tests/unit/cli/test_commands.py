@@ -1,12 +1,15 @@
 import sys
 
+import click
 import pytest
 
 from dbproxy import _version
 from dbproxy.cli import Commands, dbproxy
+from dbproxy.cli.doctor import WORDS as DOCTORS_WORDS
 from dbproxy.cli.errors import run
 from dbproxy.cli.invocation import Invocation
 from dbproxy.cli.lazy import LazyGroup
+from dbproxy.cli.options import LOOKUP, SettingOption
 from dbproxy.settings import Scope, environment_names, options
 
 
@@ -21,15 +24,51 @@ def test_the_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert output_of(capsys, "--version") == f"dbproxy {_version.__version__}\n"
 
 
+OPTIONS_OF = {
+    "db": (Scope.GLOBAL, Scope.ARGUMENT, Scope.SERVE, Scope.DB, Scope.MESSAGE),
+    "start": (Scope.GLOBAL, Scope.SERVE, Scope.MESSAGE),
+    "run": (Scope.GLOBAL, Scope.ARGUMENT, Scope.SERVE, Scope.DB, Scope.RUN),
+    "connect": (Scope.GLOBAL, Scope.ARGUMENT, Scope.SERVE, Scope.DB, Scope.RUN),
+    "env": (Scope.GLOBAL, Scope.ARGUMENT, Scope.SERVE, Scope.DB, Scope.ENV),
+    "doctor": (Scope.GLOBAL, Scope.ARGUMENT, Scope.DOCTOR),
+}
+
+
+@pytest.mark.parametrize("command", OPTIONS_OF)
 def test_the_help_shows_every_option_with_its_environment_variables(
-    capsys: pytest.CaptureFixture[str],
+    command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = output_of(capsys, "db", "--help").split()
+    words = output_of(capsys, command, "--help").split()
     text = " ".join(words)
-    for name, option, _ in options(*Scope):
+    for name, option, _ in options(*OPTIONS_OF[command]):
         for flag in option.flags:
             assert flag in text
         assert f"[env var: {', '.join(environment_names(name))}" in text
+
+
+def test_every_option_is_one_of_some_command() -> None:
+    assert {scope for scopes in OPTIONS_OF.values() for scope in scopes} == set(Scope)
+
+
+@pytest.mark.parametrize("command", Commands.places)
+def test_a_command_has_the_options_of_its_scopes_and_no_others(command: str) -> None:
+    if command not in OPTIONS_OF:
+        return
+    context = click.Context(dbproxy, info_name="dbproxy")
+    found = dbproxy.get_command(context, command)
+    assert found is not None
+    names = {it.name for it in found.params if isinstance(it, SettingOption)}
+    declared = {name for name, option, _ in options(*OPTIONS_OF[command]) if option.flags}
+    taken_over = {"doctor": {*LOOKUP, *DOCTORS_WORDS}}.get(command, set())
+    assert names == declared | taken_over
+
+
+@pytest.mark.parametrize("command", Commands.places)
+def test_no_command_has_a_flag_twice(command: str) -> None:
+    found = dbproxy.get_command(click.Context(dbproxy, info_name="dbproxy"), command)
+    assert found is not None
+    flags = [flag for it in found.params if isinstance(it, click.Option) for flag in it.opts]
+    assert len(flags) == len(set(flags))
 
 
 def test_the_help_shows_the_defaults_as_one_would_type_them(

@@ -8,7 +8,13 @@ import pytest
 from dbproxy.cli import options
 from dbproxy.cli.errors import run
 from dbproxy.cli.invocation import Invocation, invocation_of
-from dbproxy.cli.options import flags_of, global_options, settings_from, settings_options
+from dbproxy.cli.options import (
+    ONE_PORT,
+    flags_of,
+    global_options,
+    settings_from,
+    settings_options,
+)
 from dbproxy.cli.values import TRUTH
 from dbproxy.settings import MOST_WORKERS, Mode, Scope, Settings, environment_names
 from dbproxy.settings import options as declared_options
@@ -25,13 +31,13 @@ def group(context: click.Context, /, **_options: object) -> None:
 seen: list[Settings] = []
 
 
-@group.command(params=settings_options())
+@group.command(params=settings_options(*ONE_PORT, Scope.MESSAGE))
 @click.pass_context
 def show(context: click.Context, /, **_options: object) -> None:
     seen.append(settings_from(context))
 
 
-@group.command(params=settings_options(Scope.SERVE, Scope.GLOBAL))
+@group.command(params=settings_options(Scope.SERVE, Scope.MESSAGE, Scope.GLOBAL))
 @click.pass_context
 def tunnels(context: click.Context, /, **_options: object) -> None:
     seen.append(settings_from(context, needs_config=True))

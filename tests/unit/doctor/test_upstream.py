@@ -23,7 +23,6 @@ from dbproxy.doctor import (
     Finding,
     UpstreamEvidence,
     Verdict,
-    inner_handshake,
     look_upstream,
     outcomes_of,
 )
@@ -48,6 +47,7 @@ from dbproxy.lab import (
     open_lab,
 )
 from dbproxy.settings import Mode, Settings
+from dbproxy.upstream import acceptance
 
 NAMED = "teleport.example.com:443"
 Look = Callable[..., Awaitable[dict[str, Finding]]]
@@ -63,7 +63,7 @@ def _nothing_left() -> Any:
 def _hurried(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that is content is not waited for long, where no rejection is to come."""
     if "patient" not in request.fixturenames:
-        monkeypatch.setattr(inner_handshake, "PATIENCE", 0.05)
+        monkeypatch.setattr(acceptance, "REJECTION_TIME", 0.05)
 
 
 @pytest.fixture

@@ -286,3 +286,21 @@ def test_the_notice_of_lost_lines_has_the_form_of_the_log(log_format: str) -> No
     assert "42" in line
     if log_format == "json":
         assert json.loads(line)["level"] == "warning"
+
+
+@pytest.mark.parametrize(
+    ("debug", "names"),
+    [
+        (False, ["insecure-choice", "connection-closed"]),
+        (True, ["listening", "insecure-choice", "connection-opened", "connection-closed"]),
+    ],
+)
+def test_a_quiet_log_has_nothing_but_warnings_unless_it_is_for_debugging(
+    debug: bool, names: list[str]
+) -> None:
+    lines: list[str] = []
+    log = EventLog(make_logger("json", lines.append), debug=debug, quiet=True)
+    opened = ConnectionOpened(id=7, peer="127.0.0.1:54321")
+    for event in (LISTENING, INSECURE, opened, ConnectionClosed(record=REFUSED)):
+        log(event)
+    assert [json.loads(line)["event"] for line in lines] == names

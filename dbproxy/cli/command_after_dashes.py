@@ -1,0 +1,40 @@
+"""A command that takes another command's words after `--`."""
+
+from typing import Final
+
+import click
+
+from dbproxy.cli.settings_command import SettingsCommand
+
+__all__ = ["CommandAfterDashes", "words_after_dashes"]
+
+_DASHES: Final = "--"
+_KEY: Final = "dbproxy.words_after_dashes"
+
+
+class CommandAfterDashes(SettingsCommand):
+    """Leaves everything after `--` alone, so that the service before it may be left out.
+
+    click itself tells words before `--` from those after it only by their number.
+
+    Attributes:
+        metavar: What the usage shows for them.
+    """
+
+    metavar = "-- COMMAND [ARGUMENT]..."
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep the words after `--`, and parse those before it."""
+        end = args.index(_DASHES) if _DASHES in args else len(args)
+        ctx.meta[_KEY] = tuple(args[end + 1 :])
+        return super().parse_args(ctx, args[:end])
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """As usual, and what follows."""
+        return [*super().collect_usage_pieces(ctx), self.metavar]
+
+
+def words_after_dashes(context: click.Context) -> tuple[str, ...]:
+    """The words that were given after `--`."""
+    words: tuple[str, ...] = context.meta[_KEY]
+    return words
