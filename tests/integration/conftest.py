@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from database_clients import Psql
-from mariadb_server import MariaDB, mariadb_server
+from mariadb_server import SCHEMA, MariaDB, mariadb_server
 from odd_pieces import MEBIBYTE
 from running_proxy import Destination, ProxyIn, running_proxy
 from stage import Stage, running_stage
@@ -16,17 +16,6 @@ from dbproxy import Mode
 from dbproxy.lab import Lab
 from dbproxy.lab.keys import PrivateKey, new_rsa_key
 from dbproxy.lab.postgres import EmbeddedPostgres
-
-MARIADB_SCHEMA = """
-CREATE USER alice@localhost; CREATE USER bob@localhost;
-CREATE DATABASE example; CREATE DATABASE secret;
-GRANT ALL ON example.* TO alice@localhost;
-CREATE USER carol@localhost IDENTIFIED VIA mysql_native_password USING PASSWORD('secret');
-GRANT ALL ON example.* TO carol@localhost;
-USE example;
-CREATE TABLE greetings (id INT PRIMARY KEY, words VARCHAR(50) NOT NULL);
-INSERT INTO greetings VALUES (1, 'hello'), (2, 'bonjour'), (3, 'grüß Gott');
-"""
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +26,7 @@ def mariadb() -> Iterator[MariaDB]:
     who has a password.
     """
     with mariadb_server() as server:
-        server.execute(MARIADB_SCHEMA)
+        server.execute(SCHEMA)
         yield server
 
 

@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 import trio
 from database_servers import mongodb_server, redis_server
 from drivers import GREETING, LARGE, LARGE_LINES, Endpoint
-from lab_client import issue
+from lab_client import issue, until
 from loopback import open_server
 from mariadb_server import MariaDB
 from pymongo import MongoClient
 from redis import Redis
-from running_proxy import RunningProxy, settings_for
+from running_proxy import PATIENCE, RunningProxy, settings_for
 
 from dbproxy import Mode, open_database_proxy
 from dbproxy.lab import DatabaseResource, Lab, guide, open_lab
@@ -84,6 +84,10 @@ class Stage:
     def cut_connections(self) -> None:
         """Restart the Teleport Proxy: every connection ends."""
         self._run(self._restart)
+
+    def until_nobody_is_connected(self) -> None:
+        """Wait until the Teleport Proxy has no connection any more."""
+        self._run(until, lambda: self.lab.connections == 0, PATIENCE)
 
     def run_sync(self, function: Callable[[], object]) -> None:
         """Call a function in the stage's thread."""

@@ -57,6 +57,10 @@ class PyMongo(Driver):
     name = "pymongo"
     protocol = "mongodb"
     errors = (ConnectionFailure, OperationFailure)
+    note = (
+        "Certificate and key are `mongo.crt` of tbot's `mongo` template or format. The authority is"
+        " the file that dbproxy names, not `mongo.cas`, which has the Database CA."
+    )
     reconnects = True
 
     @contextmanager
@@ -91,6 +95,7 @@ class AsyncSession(Session):
 class AsyncPyMongo(PyMongo):
     name = "pymongo (asyncio)"
     leaves_sockets = True
+    note = ""
 
     @property
     def version(self) -> str:
