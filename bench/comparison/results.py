@@ -55,10 +55,6 @@ class Results:
         """The rows that dbproxy is judged against."""
         return [row.name for row in self.rows if row.peer]
 
-    def title_of(self, row: str) -> str:
-        """The title of a row."""
-        return next((known.title for known in self.rows if known.name == row), row)
-
     def add(self, row: str, samples: Mapping[str, float]) -> None:
         """Take the samples of one round."""
         metrics = self.samples.setdefault(row, {})

@@ -25,7 +25,8 @@ from dbproxy.doctor.examination import (
 )
 from dbproxy.doctor.files import FileFacts, Reader
 from dbproxy.doctor.finding import Check, Finding, Verdict
-from dbproxy.doctor.upstream_evidence import UpstreamEvidence, look_upstream
+from dbproxy.doctor.upstream_evidence import UpstreamEvidence
+from dbproxy.doctor.upstream_look import look_upstream
 from dbproxy.doctor.words import route_in_words, subject_in_words
 
 __all__ = [

@@ -6,20 +6,13 @@ from pathlib import Path
 from cryptography import x509
 
 from dbproxy.errors import ConfigError
-from dbproxy.identity import Identity, TbotConfig, read_certificates
+from dbproxy.identity import Identity, read_certificates
 from dbproxy.settings import Settings
 
-__all__ = ["insecure_by", "trust_source"]
+__all__ = ["trust_source"]
 
 _FILE_VARIABLE = "SSL_CERT_FILE"
 _DIRECTORY_VARIABLE = "SSL_CERT_DIR"
-
-
-def insecure_by(settings: Settings, config: TbotConfig | None) -> str | None:
-    """What says that no certificate is verified, if anything does."""
-    if settings.insecure:
-        return "--insecure"
-    return f"insecure in {config.path}" if config is not None and config.insecure else None
 
 
 def trust_source(

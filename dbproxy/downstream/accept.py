@@ -69,7 +69,7 @@ async def _serve(handler: Handler, connection: trio.SocketStream) -> None:
     try:
         await handler(connection)
     finally:
-        await trio.aclose_forcefully(connection)
+        connection.socket.close()
 
 
 def _event(error: OSError) -> AcceptFailed:

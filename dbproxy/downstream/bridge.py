@@ -52,7 +52,7 @@ from dbproxy.protocols import (
     GreetingReader,
     UpstreamGreeting,
 )
-from dbproxy.relay import FirstFlight, Liveness, RelayEnd, RelayEngine
+from dbproxy.relay import FirstFlight, Liveness, RelayEnd, RelayEngine, closed_on_failure
 from dbproxy.upstream import (
     Attempts,
     Retry,
@@ -60,6 +60,7 @@ from dbproxy.upstream import (
     UpstreamDialer,
     explain_early_end,
     explain_end_after_greeting,
+    greet,
     too_slow,
 )
 
@@ -165,7 +166,7 @@ class Bridge:
         try:
             yield upstream
         finally:
-            await trio.aclose_forcefully(upstream.connection.stream)
+            await upstream.connection.stream.abandon()
 
     async def carry_on(
         self, client: Client, upstream: GreetedUpstream, carry: Carry, progress: Progress
@@ -199,16 +200,13 @@ class Bridge:
         progress: Progress,
     ) -> GreetedUpstream:
         upstream = await self._dial(client, authenticate, progress)
-        try:
+        async with closed_on_failure(upstream.stream):
             self._note_connected(upstream, progress)
-            with trio.fail_after(self.handshake_timeout):
-                greeting = await _read_greeting(upstream, reader())
-        except trio.TooSlowError as error:
-            await trio.aclose_forcefully(upstream.stream)
-            raise too_slow("greeting", upstream.address, self.handshake_timeout) from error
-        except BaseException:
-            await trio.aclose_forcefully(upstream.stream)
-            raise
+            try:
+                with trio.fail_after(self.handshake_timeout):
+                    greeting = await _read_greeting(upstream, reader())
+            except trio.TooSlowError as error:
+                raise too_slow("greeting", upstream.address, self.handshake_timeout) from error
         self._note_answered(upstream, authenticate, progress)
         return GreetedUpstream(upstream, greeting)
 
@@ -240,7 +238,7 @@ class Bridge:
             self._note_connected(upstream, progress)
             return await self._relay(client, upstream, carry, flight, progress)
         finally:
-            await trio.aclose_forcefully(upstream.stream)
+            await upstream.stream.abandon()
 
     async def _dial(
         self, watched: Client | None, authenticate: bool, progress: Progress
@@ -320,20 +318,9 @@ class Bridge:
 
     async def _greet(self, upstream: UpstreamConnection, greeting: UpstreamGreeting) -> None:
         """Say what the upstream waits for and the client does not know about."""
-        answer, missing = b"", len(greeting.answer)
-        limit = self.handshake_timeout
-        try:
-            with trio.fail_after(limit):
-                await upstream.stream.send_all(greeting.request)
-                while missing and (received := await upstream.stream.receive_some(missing)):
-                    answer += received
-                    missing -= len(received)
-        except trio.TooSlowError as error:
-            raise too_slow("request for TLS", upstream.address, limit) from error
-        except (trio.BrokenResourceError, LayerError) as error:
-            raise explain_early_end(upstream.address, error) from error
-        if missing:
-            raise explain_early_end(upstream.address, None)
+        answer = await greet(
+            upstream.stream, upstream.address, greeting, limit=self.handshake_timeout
+        )
         if answer != greeting.answer:
             raise UpstreamError(
                 Code.UPSTREAM_PROTOCOL_ERROR,
@@ -453,7 +440,7 @@ async def _dial_for_who_stays(
             nursery.cancel_scope.cancel()
     except BaseException:
         if upstream is not None:
-            await trio.aclose_forcefully(upstream.stream)
+            await upstream.stream.abandon()
         raise
     if failure is not None:
         raise failure

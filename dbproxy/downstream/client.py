@@ -5,6 +5,7 @@ unread bytes in it makes the system send a reset, which can destroy the message 
 refused client is listened to for a moment after the end has been sent (a lingering close).
 """
 
+from contextlib import suppress
 from typing import Final
 
 import trio
@@ -149,12 +150,11 @@ class Client:
         """
         said = b""
         try:
-            while data := await self.stream.receive_some():
-                said += data
-                if len(said) > _MOST_KEPT:
-                    await trio.sleep_forever()
-            self._left = True
-        except (trio.BrokenResourceError, LayerError):
+            with suppress(trio.BrokenResourceError, LayerError):
+                while data := await self.stream.receive_some():
+                    said += data
+                    if len(said) > _MOST_KEPT:
+                        await trio.sleep_forever()
             self._left = True
         finally:
             self.stream.unread(said)
@@ -209,4 +209,4 @@ class Client:
 
     async def close(self) -> None:
         """Close the socket, at once."""
-        await trio.aclose_forcefully(self.stream)
+        await self.stream.abandon()

@@ -215,8 +215,7 @@ def _usable_directory(directory: Path, account: _Account) -> Path:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         return directory
     own = Path(tempfile.mkdtemp(prefix="dbproxy-postgres-"))
-    if account.user is not None and account.group is not None:
-        os.chown(own, account.user, account.group)
+    _hand_over(own, account)
     return own
 
 
@@ -231,7 +230,15 @@ def _reachable_binaries(base: Path, account: _Account) -> Path:
         # The programs find their libraries by the way from one to the other, so that stays.
         place = base / "install" / directory.relative_to(package.parent)
         shutil.copytree(directory, place, symlinks=True)
+    _hand_over(base / "install", account)
     return base / "install" / PACKAGE / BINARIES
+
+
+def _hand_over(tree: Path, account: _Account) -> None:
+    """Makes it all the server's user's, who has to remove it when this process is killed."""
+    if account.user is not None and account.group is not None:
+        for path in (tree, *tree.rglob("*")):
+            os.chown(path, account.user, account.group, follow_symlinks=False)
 
 
 def _installed_binaries() -> Path:

@@ -31,6 +31,8 @@ class Layer(ABC):
     in which they must reach the wire.
     """
 
+    __slots__ = ()
+
     @property
     @abstractmethod
     def handshaking(self) -> bool:

@@ -1,7 +1,14 @@
 """The few OpenSSL calls of the hot path, on buffers that are used again and again.
 
-pyOpenSSL's methods allocate a buffer for each call and copy out of it; with many records that is
-most of the time. What is called here is what these methods call, on the same connections.
+Problem: pyOpenSSL's methods allocate a buffer for each call and copy out of it; with many records
+that is most of the time. And what OpenSSL keeps for a connection adds up: the buffers of its record
+layer, and the two BIOs in memory, which never shrink, so that a connection that has once carried a
+large result would hold half a megabyte until it ends.
+
+Choice: what is called here is what pyOpenSSL's methods call, on the same connections. OpenSSL is
+told to release its own buffers (`SSL_MODE_RELEASE_BUFFERS`). A large batch from the wire is read
+where it lies, through a BIO on that memory, which saves a copy, too; only small ones are written
+into a BIO that can grow. And the other BIO never holds more than about a record.
 
 `Connection._ssl`, `_into_ssl` and `_from_ssl` are pyOpenSSL's own names; they are used nowhere
 else, and a test says when they change.
@@ -12,10 +19,23 @@ from typing import Any, Final
 from cryptography.hazmat.bindings.openssl.binding import Binding
 from OpenSSL import SSL
 
-__all__ = ["Records", "Scratch"]
+__all__ = ["SETTLED", "Records", "Scratch", "release_buffers"]
+
+SETTLED: Final = 1 << 31
+"""No result of OpenSSL's: it reads less than that at once."""
 
 _lib: Final[Any] = Binding.lib
 _ffi: Final[Any] = Binding.ffi
+_COPIED: Final = 2048
+"""Bytes up to which a copy is cheaper than a BIO."""
+_ssl_read: Final[Any] = _lib.SSL_read
+_ssl_write: Final[Any] = _lib.SSL_write
+_bio_read: Final[Any] = _lib.BIO_read
+_bio_write: Final[Any] = _lib.BIO_write
+_bio_pending: Final[Any] = _lib.BIO_get_mem_data
+"""Returns how many bytes are in a BIO in memory."""
+_nowhere: Final[Any] = _ffi.new("char **")
+"""Where it puts their address, which nobody needs."""
 
 
 class Scratch:
@@ -34,22 +54,49 @@ class Scratch:
         self.pointer: Any = _ffi.from_buffer("char[]", memory)
 
 
+def release_buffers(connection: SSL.Connection) -> None:
+    """Let a connection keep no buffers while it is idle; call it before the handshake.
+
+    OpenSSL looks at the mode when it makes the record layer for a new key.
+    """
+    _lib.SSL_set_mode(connection._ssl, _lib.SSL_MODE_RELEASE_BUFFERS)  # noqa: SLF001 - see above
+
+
 class Records:
     """Moves bytes in and out of a connection without a socket whose handshake is over.
+
+    Everything that was received before must have been read; `give_back` comes before anybody else
+    writes what is received into the connection.
 
     Args:
         connection: Made without a socket.
     """
 
-    __slots__ = ("_from", "_into", "_ssl")
+    __slots__ = ("_connection", "_from", "_grows", "_into", "_ssl")
 
     def __init__(self, connection: SSL.Connection) -> None:
+        self._connection = connection
         self._ssl: Any = connection._ssl  # noqa: SLF001 - see above
-        self._into: Any = connection._into_ssl  # noqa: SLF001
-        self._from: Any = connection._from_ssl  # noqa: SLF001
         # A write takes all records at once: the BIO behind it has no limit.
         _lib.SSL_clear_mode(self._ssl, _lib.SSL_MODE_ENABLE_PARTIAL_WRITE)
-        _lib.SSL_set_mode(self._ssl, _lib.SSL_MODE_RELEASE_BUFFERS)
+        self._from: Any = connection._from_ssl  # noqa: SLF001
+        if not _bio_pending(self._from, _nowhere):
+            self._from = _growing_bio()  # the one in use has grown during the handshake
+        self._into: Any = _growing_bio()
+        self._grows = True
+        self._use_bios()
+
+    def _use_bios(self) -> None:
+        """OpenSSL owns them from here on, and frees those that it had before."""
+        _lib.SSL_set_bio(self._ssl, self._into, self._from)
+        self._connection._into_ssl = self._into  # noqa: SLF001
+        self._connection._from_ssl = self._from  # noqa: SLF001
+
+    def give_back(self) -> None:
+        """Let what is received be written into the connection itself again."""
+        if not self._grows:
+            self._into, self._grows = _growing_bio(), True
+            self._use_bios()
 
     def open(self, wire: Scratch, size: int, plain: Scratch, start: int) -> tuple[int, int]:
         """Decrypt what comes with `size` bytes from the wire.
@@ -61,18 +108,23 @@ class Records:
             start: From where on.
 
         Returns:
-            Where they end, and OpenSSL's result that ended the reading.
+            Where they end, and `SETTLED` when that was all and nothing is to be said to the peer;
+            otherwise OpenSSL's last result.
         """
-        _lib.BIO_write(self._into, wire.pointer, size)
-        read, ssl, pointer, room, position = (
-            _lib.SSL_read,
-            self._ssl,
-            plain.pointer,
-            plain.size,
-            start,
-        )
-        while (taken := read(ssl, pointer + position, room - position)) > 0:
+        if size > _COPIED:
+            self._into, self._grows = _bio_on(wire, size), False
+            self._use_bios()
+        else:
+            if not self._grows:
+                self.give_back()
+            _bio_write(self._into, wire.pointer, size)
+        ssl, into = self._ssl, self._into
+        pointer, room = plain.pointer, plain.size
+        position = start
+        while (taken := _ssl_read(ssl, pointer + position, room - position)) > 0:
             position += taken
+            if not _bio_pending(into, _nowhere):
+                return position, taken if _bio_pending(self._from, _nowhere) else SETTLED
         return position, taken
 
     def wants_more(self, result: int) -> bool:
@@ -82,10 +134,23 @@ class Records:
 
     def seal(self, plain: Scratch, start: int, end: int) -> int:
         """Encrypt bytes; returns OpenSSL's result, more than 0 when all is well."""
-        sealed: int = _lib.SSL_write(self._ssl, plain.pointer + start, end - start)
+        sealed: int = _ssl_write(self._ssl, plain.pointer + start, end - start)
         return sealed
 
-    def take(self, wire: Scratch) -> int:
-        """Put what waits for the wire into `wire`; returns how much, less than 1 for nothing."""
-        taken: int = _lib.BIO_read(self._from, wire.pointer, wire.size)
-        return taken
+    def take(self, wire: Scratch, start: int) -> int:
+        """Put what waits for the wire into `wire` from `start` on; returns where it ends."""
+        taken: int = _bio_read(self._from, wire.pointer + start, wire.size - start)
+        return start + taken if taken > 0 else start
+
+
+def _growing_bio() -> Any:
+    bio = _lib.BIO_new(_lib.BIO_s_mem())
+    assert bio != _ffi.NULL  # noqa: S101 - out of memory
+    return bio
+
+
+def _bio_on(wire: Scratch, size: int) -> Any:
+    bio = _lib.BIO_new_mem_buf(wire.pointer, size)
+    assert bio != _ffi.NULL  # noqa: S101 - out of memory
+    _lib.BIO_set_mem_eof_return(bio, -1)  # its end is not the connection's
+    return bio

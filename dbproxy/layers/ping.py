@@ -16,10 +16,12 @@ from typing import Final
 
 from dbproxy.layers.base import ByteData, Layer, LayerError, TruncatedError
 
-__all__ = ["PingError", "PingLayer"]
+__all__ = ["HEADER_SIZE", "PingError", "PingLayer", "put_header"]
 
 _HEADER: Final = Struct(">I")
-_HEADER_SIZE: Final = _HEADER.size
+HEADER_SIZE: Final = _HEADER.size
+put_header: Final = _HEADER.pack_into
+"""Puts the length of a payload into a buffer, at a position."""
 _MAX_PAYLOAD: Final = 2**32 - 1
 
 
@@ -29,6 +31,8 @@ class PingError(LayerError):
 
 class PingLayer(Layer):
     """Frames what is sent, and takes apart what is received."""
+
+    __slots__ = ("_header", "_outgoing", "_payload_left", "pings_received")
 
     def __init__(self) -> None:
         self._header = bytearray()
@@ -64,10 +68,10 @@ class PingLayer(Layer):
 
         In front of each part but the first there is the header of its frame.
         """
-        if not self._payload_left and not self._header and end - start > _HEADER_SIZE:
+        if not self._payload_left and not self._header and end - start > HEADER_SIZE:
             (size,) = _HEADER.unpack_from(view, start)
-            if size == end - start - _HEADER_SIZE:  # one whole frame, as small messages are
-                return [(start + _HEADER_SIZE, end)]
+            if size == end - start - HEADER_SIZE:  # one whole frame, as small messages are
+                return [(start + HEADER_SIZE, end)]
         parts = []
         position = start
         while position < end:
@@ -76,19 +80,19 @@ class PingLayer(Layer):
                 parts.append((position, stop))
                 self._payload_left -= stop - position
                 position = stop
-            elif end - position >= _HEADER_SIZE and not self._header:
+            elif end - position >= HEADER_SIZE and not self._header:
                 (self._payload_left,) = _HEADER.unpack_from(view, position)
                 self.pings_received += not self._payload_left
-                position += _HEADER_SIZE
+                position += HEADER_SIZE
             else:
                 position += self._take_header(view[position:end])
         return parts
 
     def _take_header(self, view: memoryview) -> int:
         """A header that is cut somewhere."""
-        taken = min(_HEADER_SIZE - len(self._header), len(view))
+        taken = min(HEADER_SIZE - len(self._header), len(view))
         self._header += view[:taken]
-        if len(self._header) == _HEADER_SIZE:
+        if len(self._header) == HEADER_SIZE:
             (self._payload_left,) = _HEADER.unpack(self._header)
             self.pings_received += not self._payload_left
             self._header.clear()
@@ -106,11 +110,6 @@ class PingLayer(Layer):
             raise PingError("more bytes at once than a ping frame can carry")
         self._outgoing.append(_HEADER.pack(len(view)))
         self._outgoing.append(bytes(view))
-
-    def send_framed(self, buffer: memoryview, start: int, end: int) -> int:
-        """Put the header into the four bytes before `start`; returns where the frame begins."""
-        _HEADER.pack_into(buffer, start - _HEADER_SIZE, end - start)
-        return start - _HEADER_SIZE
 
     def send_eof(self) -> None:
         """Do nothing: framing has no end mark; the layer below announces the end."""

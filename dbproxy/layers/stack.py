@@ -14,6 +14,8 @@ __all__ = ["LayerStack"]
 class LayerStack(Layer):
     """Layers piled up from the wire to the application; with none, bytes pass unchanged."""
 
+    __slots__ = ("_ended", "_layers", "_passing")
+
     def __init__(self, *layers: Layer) -> None:
         self._layers = list(layers)
         self._passing: list[bytes] = []

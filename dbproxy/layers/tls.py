@@ -19,7 +19,7 @@ from typing import Final
 from OpenSSL import SSL
 
 from dbproxy.layers.base import ByteData, Layer, LayerError, TruncatedError
-from dbproxy.layers.openssl import Records, Scratch
+from dbproxy.layers.openssl import Records, release_buffers
 
 __all__ = ["TLSError", "TLSLayer"]
 
@@ -30,6 +30,8 @@ HEARD_SIZE: Final = 64
 """Enough to tell a banner, an HTTP status line or an error of a database."""
 
 _WIRE_READ_SIZE: Final = 64 * 1024
+
+_NO_APPLICATION_PROTOCOL: Final = "no application protocol"
 
 _ErrorQueue = list[tuple[str, str, str]]
 
@@ -50,6 +52,11 @@ class TLSError(LayerError):
         self.alert = alert
         self.during_handshake = during_handshake
 
+    @property
+    def refuses_alpn(self) -> bool:
+        """Whether the peer says that it knows none of the ALPN protocols (RFC 7301 §3.2)."""
+        return self.alert == _NO_APPLICATION_PROTOCOL
+
 
 class TLSLayer(Layer):
     """TLS over an OpenSSL connection that was made without a socket.
@@ -58,7 +65,10 @@ class TLSLayer(Layer):
         connection: With its role set (`set_connect_state` or `set_accept_state`).
     """
 
+    __slots__ = ("_connection", "_ended", "_failure", "_handshaking", "_records", "heard")
+
     def __init__(self, connection: SSL.Connection) -> None:
+        release_buffers(connection)
         self._connection = connection
         self._handshaking = True
         self._ended = False
@@ -94,6 +104,8 @@ class TLSLayer(Layer):
         if memoryview(data).nbytes:
             if len(self.heard) < HEARD_SIZE:
                 self.heard += bytes(memoryview(data)[: HEARD_SIZE - len(self.heard)])
+            if self._records is not None:
+                self._records.give_back()
             self._connection.bio_write(data)
         if self._handshaking and not self._handshake():
             return b""
@@ -128,30 +140,21 @@ class TLSLayer(Layer):
             failure.__cause__ = error
         return records, failure
 
-    def open_records(self, wire: Scratch, size: int, plain: Scratch, start: int) -> int:
-        """As `receive`, on buffers: decrypted bytes go to `plain` from `start` on.
+    def note_result(self, result: int, *, empty: bool) -> None:
+        """Take note of why `Records.open` has stopped reading.
 
-        Returns:
-            Where they end.
+        Args:
+            result: OpenSSL's last result.
+            empty: Whether nothing was read before; otherwise an error is kept until the next time.
 
         Raises:
             TLSError: As `receive`.
         """
-        if self._failure is not None:
-            raise self._failure
-        records = self._records or self.records
-        end, result = records.open(wire, size, plain, start)
-        if not records.wants_more(result):
+        if result <= 0 and not self.records.wants_more(result):
             more, self._failure = self._read_records()  # what has ended it says so again
-            assert not more  # noqa: S101 - `open` has read all
-            if end == start and self._failure is not None:
+            assert not more  # noqa: S101 - all has been read
+            if empty and self._failure is not None:
                 raise self._failure
-        return end
-
-    def seal_records(self, plain: Scratch, start: int, end: int) -> None:
-        """As `send`, from a buffer."""
-        if (self._records or self.records).seal(plain, start, end) <= 0:
-            self.send(plain.view[start:end])  # fails again, in words
 
     @property
     def records(self) -> Records:

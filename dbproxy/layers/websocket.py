@@ -63,7 +63,6 @@ class WebSocketLayer(Layer):
         self._outgoing: list[bytes] = []
         self._closed = False
         self._failure: WebSocketError | None = None
-        self.pings_received = 0
 
     @property
     def handshaking(self) -> bool:
@@ -131,7 +130,6 @@ class WebSocketLayer(Layer):
             raise WebSocketError("a WebSocket control frame is longer than 125 bytes")
         self._closed = self._opcode == _Opcode.CLOSE
         if self._opcode == _Opcode.PING:
-            self.pings_received += 1
             self._ping.clear()
             if not self._payload_left:
                 self._answer_ping()

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from datetime import UTC, datetime
 from enum import Enum
+from typing import Final
 
 import structlog
 from structlog.typing import FilteringBoundLogger
@@ -21,6 +22,8 @@ from dbproxy.events import ConnectionClosed, ConnectionRecord, Event, Level
 from dbproxy.ops.log_format import processors
 
 __all__ = ["EventLog", "dropped_notice", "make_logger"]
+
+_PLAIN_TYPES: Final = frozenset({str, int, bool, type(None)})
 
 Write = Callable[[str], None]
 """Takes one finished line, without its end."""
@@ -115,6 +118,8 @@ def _fields_of_record(record: ConnectionRecord) -> dict[str, object]:
 
 
 def _plain(value: object) -> object:
+    if type(value) in _PLAIN_TYPES:
+        return value
     match value:
         case datetime():
             return value.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -1,5 +1,6 @@
 """How a line of the log looks: for people and for machines."""
 
+import re
 from typing import Final
 
 import structlog
@@ -11,6 +12,8 @@ __all__ = ["processors"]
 
 EVENT_WIDTH: Final = 18
 """Pads the names of the usual events, so that what follows lines up."""
+
+_AMBIGUOUS: Final = re.compile("[ =\"']")
 
 PLAIN: Final = "\x1b[0m"
 BOLD: Final = "\x1b[1m"
@@ -110,5 +113,5 @@ class _Console:
 def _shown(value: object) -> str:
     """A value without room for misreading: quoted and escaped where it is not a plain word."""
     text = str(value)
-    plain = text.isprintable() and text and not set(text) & set(" =\"'")
+    plain = text.isprintable() and text and not _AMBIGUOUS.search(text)
     return text if plain else repr(text)

@@ -8,7 +8,7 @@ from dbproxy.relay.liveness import Liveness
 from dbproxy.relay.pump import Relay
 from dbproxy.relay.reactor import own_the_loop
 from dbproxy.relay.silence import PingWatch, SilenceError
-from dbproxy.relay.stream import LayeredStream
+from dbproxy.relay.stream import LayeredStream, closed_on_failure
 
 __all__ = [
     "AnyRelay",
@@ -20,6 +20,7 @@ __all__ = [
     "RelayEnd",
     "RelayEngine",
     "SilenceError",
+    "closed_on_failure",
     "keep_alive",
     "own_the_loop",
 ]

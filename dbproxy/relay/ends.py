@@ -17,23 +17,28 @@ import socket
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from os import readv, write
 from typing import Final, TypeAlias
 
 import trio
 
 from dbproxy.layers import LayerStack, PingLayer, TLSLayer
-from dbproxy.layers.openssl import Scratch
+from dbproxy.layers.openssl import SETTLED, Scratch
+from dbproxy.layers.ping import HEADER_SIZE, put_header
 
 __all__ = ["HEADROOM", "READ_SIZE", "Buffers", "End", "EndOfStream", "Regions", "make_end"]
 
 READ_SIZE: Final = 256 * 1024
 """Bytes asked of a socket at once: many TLS records per system call."""
-HEADROOM: Final = 4
+HEADROOM: Final = HEADER_SIZE
 """Bytes in front of what was read, for the header of a ping frame."""
 _SLACK: Final = 64 * 1024
 """For records that were incomplete before, and for what TLS adds to what is sent."""
 _MANY: Final = 64
 """Regions from which on it is cheaper to copy them together; the system takes 1,024 at most."""
+
+RECORD_SIZE: Final = 16 * 1024
+"""The most that a TLS record carries (RFC 8446 §5.1)."""
 
 Regions: TypeAlias = Sequence[tuple[int, int]]
 
@@ -113,8 +118,8 @@ class End(ABC):
         """
 
     @abstractmethod
-    def write(self, regions: Regions) -> None:
-        """Send them; what the socket does not take is kept in `unsent`.
+    def write(self, regions: Regions) -> int:
+        """Send them, and return their size; what the socket does not take is kept in `unsent`.
 
         Raises:
             LayerError: A layer failed.
@@ -148,15 +153,16 @@ class End(ABC):
     def _receive_into(self, places: Sequence[memoryview]) -> int:
         """One system call; 0 means that there is nothing."""
         try:
-            size = os.readv(self.descriptor, places)
+            size = readv(self.descriptor, places)
         except BlockingIOError:
             self.readable = False
             return 0
-        if not size:
-            self._layers.receive_eof()
-            raise EndOfStream
-        if size < READ_SIZE and not self.hung_up:
-            self.readable = False  # a further byte, or the end, is a new event
+        if size < READ_SIZE:
+            if not size:
+                self._layers.receive_eof()
+                raise EndOfStream
+            if not self.hung_up:
+                self.readable = False  # a further byte, or the end, is a new event
         return size
 
     def _check_not_ended(self) -> None:
@@ -165,20 +171,21 @@ class End(ABC):
             raise EndOfStream
 
     def _push(self, data: memoryview) -> None:
+        """Send, behind what was kept."""
+        if self.unsent:
+            self.unsent += data
+            return
         try:
-            sent = os.write(self.descriptor, data)
+            sent = write(self.descriptor, data)
         except BlockingIOError:
             sent = 0
         if sent < len(data):
             self.unsent += data[sent:]
 
     def _push_own_word(self) -> None:
-        """Send what the layers have made, behind what was kept."""
+        """Send what the layers have made."""
         if word := self._layers.outgoing():
-            if self.unsent:
-                self.unsent += word
-            else:
-                self._push(memoryview(word))
+            self._push(memoryview(word))
 
 
 class _PlainEnd(End):
@@ -190,28 +197,30 @@ class _PlainEnd(End):
         size = self._receive_into(self._buffers.into_plain)
         return ((HEADROOM, HEADROOM + size),) if size else ()
 
-    def write(self, regions: Regions) -> None:
+    def write(self, regions: Regions) -> int:
         view = self._buffers.plain.view
         if len(regions) == 1:
             ((start, end),) = regions
             self._push(view[start:end])
-            return
+            return end - start
         pieces = [view[start:end] for start, end in regions]
+        size = sum(map(len, pieces))
         if len(pieces) > _MANY:
             self._push(memoryview(b"".join(pieces)))
-            return
+            return size
         try:
             sent = os.writev(self.descriptor, pieces)
         except BlockingIOError:
             sent = 0
-        if sent < sum(map(len, pieces)):
+        if sent < size:
             self.unsent = b"".join(pieces)[sent:]
+        return size
 
 
 class _TLSEnd(End):
     """TLS, with or without ping framing, on OpenSSL's buffers."""
 
-    __slots__ = ("_ping", "_tls")
+    __slots__ = ("_ended", "_ping", "_records", "_tls")
 
     def __init__(
         self,
@@ -223,42 +232,67 @@ class _TLSEnd(End):
     ) -> None:
         super().__init__(transport, layers, buffers)
         self._tls = tls
+        self._records = tls.records
         self._ping = ping
+        self._ended = tls.ended
 
     def read(self) -> Regions:
-        tls, buffers = self._tls, self._buffers
-        if tls.ended:
+        if self._ended:
             self._check_not_ended()
+        buffers = self._buffers
         size = self._receive_into(buffers.into_wire)
         if not size:
             return ()
-        try:
-            end = tls.open_records(buffers.wire, size, buffers.plain, HEADROOM)
-        finally:
-            self._push_records()  # a key update is answered, a broken record is told about
-        if tls.ended:
-            self.readable = True  # no event tells of it
+        plain = buffers.plain
+        end, result = self._records.open(buffers.wire, size, plain, HEADROOM)
+        if result != SETTLED:
+            self._settle(result, empty=end == HEADROOM)
         if end == HEADROOM:
             return ()
         if self._ping is None:
             return ((HEADROOM, end),)
-        return self._ping.regions(buffers.plain.view, HEADROOM, end)
+        return self._ping.regions(plain.view, HEADROOM, end)
 
-    def write(self, regions: Regions) -> None:
-        plain, ping = self._buffers.plain, self._ping
+    def _settle(self, result: int, *, empty: bool) -> None:
+        """Reading has stopped for a reason, or there is something to be said to the peer."""
+        try:
+            self._tls.note_result(result, empty=empty)
+        finally:
+            self._push_records()  # a key update is answered, a broken record is told about
+            if self._tls.ended:
+                self._ended = self.readable = True  # no event tells of it
+
+    def write(self, regions: Regions) -> int:
+        plain, out, records = self._buffers.plain, self._buffers.out, self._records
+        framed = self._ping is not None
+        size = sealed = filled = 0
         for start, end in regions:
-            begin = start if ping is None else ping.send_framed(plain.view, start, end)
-            self._tls.seal_records(plain, begin, end)
-        self._push_records()
+            begin = start
+            if framed:
+                begin -= HEADER_SIZE
+                put_header(plain.view, begin, end - start)
+            while begin < end:
+                stop = end if end - begin <= RECORD_SIZE else begin + RECORD_SIZE
+                if records.seal(plain, begin, stop) <= 0:
+                    self._tls.send(plain.view[begin:stop])  # fails again, in words
+                sealed += stop - begin
+                begin = stop
+                if sealed >= RECORD_SIZE:  # OpenSSL's buffer does not shrink: it is to stay small
+                    sealed, filled = 0, records.take(out, filled)
+                    if filled == out.size:
+                        self._push(out.view)
+                        filled = 0
+            size += end - start
+        self._push_records(filled)
+        return size
 
-    def _push_records(self) -> None:
+    def _push_records(self, filled: int = 0) -> None:
+        """Send what is in the shared buffer already, and then all other records."""
         out = self._buffers.out
-        size = out.size
-        while size == out.size and (size := self._tls.records.take(out)) > 0:
-            if self.unsent:
-                self.unsent += out.view[:size]
-            else:
-                self._push(out.view[:size])
+        end = out.size
+        while end == out.size and (end := self._records.take(out, filled)):
+            self._push(out.view[:end])
+            filled = 0
 
 
 class _LayeredEnd(End):
@@ -284,10 +318,13 @@ class _LayeredEnd(End):
         plain.view[HEADROOM:end] = payload
         return ((HEADROOM, end),)
 
-    def write(self, regions: Regions) -> None:
+    def write(self, regions: Regions) -> int:
+        size = 0
         for start, end in regions:
             self._layers.send(self._buffers.plain.view[start:end])
+            size += end - start
         self._push_own_word()
+        return size
 
 
 def make_end(transport: trio.SocketStream, layers: LayerStack, buffers: Buffers) -> End:

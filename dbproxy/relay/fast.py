@@ -39,9 +39,10 @@ class _Direction:
         waiting: Whether it waits for a turn.
         closing: Whether nothing more is read, and only what was kept is still sent.
         ended: Whether it has nothing more to do.
+        steady: Whether there is nothing to do but to carry what is read: as nearly always.
     """
 
-    __slots__ = ("closing", "ended", "ready", "sink", "source", "waiting")
+    __slots__ = ("closing", "ended", "ready", "sink", "source", "steady", "waiting")
 
     def __init__(self, source: End, sink: End, ready: bytes) -> None:
         self.source = source
@@ -50,10 +51,27 @@ class _Direction:
         self.waiting = False
         self.closing = False
         self.ended = False
+        self.steady = not ready
 
     def can_go_on(self) -> bool:
         """Whether there may be more to read, and the other end has taken everything so far."""
-        return self.source.readable and not self.sink.unsent
+        return self.source.readable and self.steady and not self.sink.unsent
+
+    def close(self) -> None:
+        """Read nothing more."""
+        self.closing, self.steady = True, False
+
+    def stop(self) -> None:
+        """Do nothing more."""
+        self.ended, self.steady = True, False
+
+    def load(self, plain: memoryview) -> Regions:
+        """Put the next piece of what is ready into the shared buffer."""
+        piece, self.ready = self.ready[:READ_SIZE], self.ready[READ_SIZE:]
+        self.steady = not self.ready
+        end = HEADROOM + len(piece)
+        plain[HEADROOM:end] = piece
+        return ((HEADROOM, end),)
 
 
 class FastRelay:
@@ -66,6 +84,24 @@ class FastRelay:
         first_flight: As for `Relay`.
         answered: As for `Relay`.
     """
+
+    __slots__ = (
+        "_answered",
+        "_bug",
+        "_client_stream",
+        "_down",
+        "_ending",
+        "_first_flight",
+        "_heard",
+        "_over",
+        "_patience",
+        "_reactor",
+        "_up",
+        "_upstream_stream",
+        "_wake",
+        "bytes_down",
+        "bytes_up",
+    )
 
     def __init__(
         self,
@@ -111,7 +147,8 @@ class FastRelay:
             self._up.waiting = self._down.waiting = True
             await self._wait()
         finally:
-            self._up.ended = self._down.ended = True
+            self._up.stop()
+            self._down.stop()
             reactor.forget(client.descriptor)
             reactor.forget(upstream.descriptor)
         if self._bug is not None:
@@ -123,8 +160,11 @@ class FastRelay:
         silent = 0
         while not self._over:
             patience = self._patience
-            with trio.move_on_after(patience / LOOKS):
+            if patience == inf:
                 await self._wake.wait()
+            else:
+                with trio.move_on_after(patience / LOOKS):
+                    await self._wake.wait()
             if self._wake.is_set():
                 self._wake = trio.Event()
                 continue
@@ -142,13 +182,14 @@ class FastRelay:
             up.source.readable = True
             if events & HANGUP_EVENTS:
                 up.source.hung_up = True
-            self._start_up()
+            if not up.waiting and self._go_up():
+                self._reactor.ask(self._go_up)
         if events & ERROR_EVENTS and up.ended and not self._over:
             # It had ended its direction, and now it is gone: nobody reads any more, so nobody else
             # would notice as long as the upstream has nothing to say.
             self._lose_client(ConnectionResetError("the client is gone"))
-        if events & WRITE_EVENTS and down.sink.unsent:
-            self._start_down()
+        if down.sink.unsent and events & WRITE_EVENTS and not down.waiting and self._go_down():
+            self._reactor.ask(self._go_down)
 
     def _upstream_event(self, events: int) -> None:
         up, down = self._up, self._down
@@ -156,32 +197,46 @@ class FastRelay:
             down.source.readable = True
             if events & HANGUP_EVENTS:
                 down.source.hung_up = True
-            self._start_down()
-        if events & WRITE_EVENTS and up.sink.unsent:
-            self._start_up()
-
-    def _start_up(self) -> None:
-        """Do a piece of work now, and the rest in turns."""
-        if not self._up.waiting and self._go_up():
-            self._up.waiting = True
+            if not down.waiting and self._go_down():
+                self._reactor.ask(self._go_down)
+        if up.sink.unsent and events & WRITE_EVENTS and not up.waiting and self._go_up():
             self._reactor.ask(self._go_up)
-
-    def _start_down(self) -> None:
-        """Likewise."""
-        if not self._down.waiting and self._go_down():
-            self._down.waiting = True
-            self._reactor.ask(self._go_down)
 
     def _go_up(self) -> bool:
         """A turn of client to upstream; returns whether another one is needed."""
         up = self._up
+        sink = up.sink
         try:
-            up.waiting = not up.ended and self._carry_up()
+            if up.steady and not sink.unsent:
+                self._carry_up(up.source)
+                up.waiting = up.can_go_on()
+            else:
+                up.waiting = not up.ended and self._tidy_up()
         except Exception as bug:  # noqa: BLE001 - raised in `run`; the reactor serves others, too
             self._fail(bug)
         return up.waiting
 
-    def _carry_up(self) -> bool:
+    def _carry_up(self, source: End) -> None:
+        """Read once, and send it on."""
+        if not source.readable:
+            return
+        try:
+            regions = source.read()
+        except EndOfStream:
+            self._ending.note(ClosedBy.CLIENT)
+            self._end_up()
+            return
+        except (OSError, LayerError) as error:
+            self._ending.note(ClosedBy.CLIENT, _translated(error))
+            self._finish()
+            return
+        if regions:
+            if not self._ending.upstream_spoke:
+                self._note_flight(regions)
+            self._send_up(regions)
+
+    def _tidy_up(self) -> bool:
+        """Send what was kept or is ready, or close; returns whether another turn is needed."""
         up = self._up
         if up.sink.unsent and not self._flush_upstream():
             return not self._ending.upstream_listens
@@ -189,25 +244,9 @@ class FastRelay:
             self._close(up)
             return False
         if up.ready:
-            self._send_up(_load(self._reactor, up))
+            self._send_up(up.load(self._reactor.buffers.plain.view))
             return not up.sink.unsent
-        if not up.source.readable:
-            return False
-        try:
-            regions = up.source.read()
-        except EndOfStream:
-            self._ending.note(ClosedBy.CLIENT)
-            self._end_up()
-            return False
-        except (OSError, LayerError) as error:
-            self._ending.note(ClosedBy.CLIENT, _translated(error))
-            self._finish()
-            return False
-        if regions:
-            if not self._ending.upstream_spoke:
-                self._note_flight(regions)
-            self._send_up(regions)
-        return up.can_go_on()
+        return up.source.readable
 
     def _note_flight(self, regions: Regions) -> None:
         view = self._reactor.buffers.plain.view
@@ -225,11 +264,9 @@ class FastRelay:
         if not self._ending.upstream_listens:
             return
         try:
-            self._up.sink.write(regions)
+            self.bytes_up += self._up.sink.write(regions)
         except (OSError, LayerError) as error:
             self._note_deaf_upstream(error)
-        else:
-            self.bytes_up += _size(regions)
 
     def _note_deaf_upstream(self, error: OSError | LayerError) -> None:
         self._ending.upstream_listens = False
@@ -246,10 +283,10 @@ class FastRelay:
 
     def _close(self, direction: _Direction) -> None:
         """End a direction, once what was kept is sent; then everything, if nothing else goes on."""
-        direction.closing = True
+        direction.close()
         if direction.sink.unsent:
             return
-        direction.ended = True
+        direction.stop()
         alone = self._down.ended and not self._ending.upstream_is_of_use
         if alone or (self._up.ended and self._down.ended):
             self._finish()
@@ -257,59 +294,67 @@ class FastRelay:
     def _go_down(self) -> bool:
         """A turn of upstream to client; returns whether another one is needed."""
         down = self._down
+        sink = down.sink
         try:
-            down.waiting = not down.ended and self._carry_down()
+            if down.steady and not sink.unsent:
+                self._carry_down(down.source)
+                down.waiting = down.can_go_on()
+            else:
+                down.waiting = not down.ended and self._tidy_down()
         except Exception as bug:  # noqa: BLE001 - raised in `run`; the reactor serves others, too
             self._fail(bug)
         return down.waiting
 
-    def _carry_down(self) -> bool:
+    def _carry_down(self, source: End) -> None:
+        """Read once, and send it on."""
+        if not source.readable:
+            return
+        try:
+            regions = source.read()
+        except EndOfStream:
+            self._ending.note(ClosedBy.UPSTREAM)
+            self._end_down()
+            return
+        except (OSError, LayerError) as error:
+            self._note_upstream_failure(_translated(error))
+            return
+        self._heard = True
+        if regions:
+            self._send_down(regions)
+        if (patience := self._upstream_stream.patience()) != self._patience:
+            self._patience = patience
+            self._wake.set()
+
+    def _tidy_down(self) -> bool:
+        """Send what was kept or is ready, or close; returns whether another turn is needed."""
         down = self._down
         try:
             if down.sink.unsent and not down.sink.flush():
                 return False
-            if down.closing:
-                self._close(down)
-                return False
-            if down.ready:
-                self._send_down(_load(self._reactor, down))
-                return not down.sink.unsent
-            if not down.source.readable:
-                return False
-        except (OSError, LayerError) as error:
-            return self._lose_client(error)
-        try:
-            regions = down.source.read()
-        except EndOfStream:
-            self._ending.note(ClosedBy.UPSTREAM)
-            self._end_down()
+        except OSError as error:
+            self._lose_client(error)
             return False
-        except (OSError, LayerError) as error:
-            self._note_upstream_failure(_translated(error))
+        if down.closing:
+            self._close(down)
             return False
-        self._heard = True
-        if regions:
-            try:
-                self._send_down(regions)
-            except (OSError, LayerError) as error:
-                return self._lose_client(error)
-        if (patience := self._upstream_stream.patience()) != self._patience:
-            self._patience = patience
-            self._wake.set()
-        return down.can_go_on()
+        if down.ready:
+            self._send_down(down.load(self._reactor.buffers.plain.view))
+            return not down.sink.unsent
+        return down.source.readable
 
     def _send_down(self, regions: Regions) -> None:
         if not self._ending.upstream_spoke:
             self._ending.upstream_spoke = True
             self._first_flight.close()
             self._answered()
-        self._down.sink.write(regions)
-        self.bytes_down += _size(regions)
+        try:
+            self.bytes_down += self._down.sink.write(regions)
+        except (OSError, LayerError) as error:
+            self._lose_client(error)
 
-    def _lose_client(self, error: OSError | LayerError) -> bool:
+    def _lose_client(self, error: OSError | LayerError) -> None:
         self._ending.note(ClosedBy.CLIENT, _translated(error))
         self._finish()
-        return False
 
     def _end_down(self) -> None:
         """The upstream has ended: pass it on if it has spoken, and go on while it listens."""
@@ -333,24 +378,10 @@ class FastRelay:
         self._finish()
 
     def _finish(self) -> None:
-        self._up.ended = self._down.ended = True
+        self._up.stop()
+        self._down.stop()
         self._over = True
         self._wake.set()
-
-
-def _size(regions: Regions) -> int:
-    size = 0
-    for start, end in regions:
-        size += end - start
-    return size
-
-
-def _load(reactor: Reactor, direction: _Direction) -> Regions:
-    """Put the next piece of what is ready into the shared buffer."""
-    piece, direction.ready = direction.ready[:READ_SIZE], direction.ready[READ_SIZE:]
-    end = HEADROOM + len(piece)
-    reactor.buffers.plain.view[HEADROOM:end] = piece
-    return ((HEADROOM, end),)
 
 
 def _translated(error: OSError | LayerError) -> Exception:

@@ -21,6 +21,8 @@ class FirstFlight:
         data: What has been received before the relay began.
     """
 
+    __slots__ = ("_chunks", "_complete", "_size")
+
     def __init__(self, data: bytes = b"") -> None:
         self._chunks = [data]
         self._size = len(data)

@@ -16,7 +16,6 @@ concluded.
 A server that has never sent a ping promises nothing, so nothing is concluded from its silence.
 """
 
-from collections import deque
 from collections.abc import Callable
 from math import inf
 from typing import Final, Protocol
@@ -57,13 +56,15 @@ class PingWatch:
         clock: Seconds of a clock that never jumps.
     """
 
+    __slots__ = ("_clock", "_gaps", "_latest", "_least", "_limit", "_ping", "_seen", "_start")
+
     def __init__(self, ping: _CountsPings, clock: Callable[[], float]) -> None:
         self._ping = ping
         self._clock = clock
         self._seen = 0
         self._start = self._latest = clock()
         self._least = inf
-        self._gaps: deque[float] = deque(maxlen=_REMEMBERED)
+        self._gaps: tuple[float, ...] = ()
         self._limit = inf
 
     def __call__(self) -> float:
@@ -75,7 +76,8 @@ class PingWatch:
     def _note_pings(self) -> None:
         now, count = self._clock(), self._ping.pings_received
         # Pings that come together have waited together, one interval after the other.
-        self._gaps.append((now - self._latest) / (count - self._seen))
+        gap = (now - self._latest) / (count - self._seen)
+        self._gaps = (*self._gaps, gap)[-_REMEMBERED:]
         self._least = min(self._least, (now - self._start) / count)
         self._latest, self._seen = now, count
         self._limit = MISSED_PINGS * max(self._least, max(self._gaps)) or inf

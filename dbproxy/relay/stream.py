@@ -12,8 +12,8 @@ Tested in `tests/unit/relay/test_stream.py`, among others with trio's own stream
 """
 
 import operator
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from math import inf
 from typing import Final
 
@@ -22,8 +22,9 @@ import trio
 from dbproxy.layers import Layer, LayerError, LayerStack, TruncatedError
 from dbproxy.layers.base import ByteData
 from dbproxy.relay.silence import SilenceError
+from dbproxy.relay.socket_io import receive_now, send_now
 
-__all__ = ["LayeredStream"]
+__all__ = ["LayeredStream", "closed_on_failure"]
 
 READ_SIZE: Final = 256 * 1024
 """Bytes asked of the transport at once: many TLS records per system call."""
@@ -36,19 +37,19 @@ def _for_ever() -> float:
 class _ConflictDetector:
     """Raises when two tasks do at once what only one may do."""
 
+    __slots__ = ("_busy", "_message")
+
     def __init__(self, message: str) -> None:
         self._message = message
         self._busy = False
 
-    @contextmanager
-    def hold(self) -> Iterator[None]:
+    def __enter__(self) -> None:
         if self._busy:
             raise trio.BusyResourceError(self._message)
         self._busy = True
-        try:
-            yield
-        finally:
-            self._busy = False
+
+    def __exit__(self, *_error: object) -> None:
+        self._busy = False
 
 
 class LayeredStream(trio.abc.HalfCloseableStream):
@@ -68,8 +69,22 @@ class LayeredStream(trio.abc.HalfCloseableStream):
             peer that takes longer is a `SilenceError`.
     """
 
+    __slots__ = (
+        "_closed",
+        "_eof_sent",
+        "_flush_lock",
+        "_layers",
+        "_received",
+        "_receiving",
+        "_sending",
+        "_socket",
+        "patience",
+        "transport",
+    )
+
     def __init__(self, transport: trio.abc.HalfCloseableStream) -> None:
         self.transport = transport
+        self._socket = transport if isinstance(transport, trio.SocketStream) else None
         self.patience: Callable[[], float] = _for_ever
         self._layers = LayerStack()
         self._received = b""
@@ -119,7 +134,7 @@ class LayeredStream(trio.abc.HalfCloseableStream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return the next bytes; `b""` when the peer has ended its direction."""
-        with self._receiving.hold():
+        with self._receiving:
             if max_bytes is not None and operator.index(max_bytes) < 1:
                 raise ValueError("max_bytes must be at least 1")
             await trio.lowlevel.checkpoint()
@@ -148,10 +163,21 @@ class LayeredStream(trio.abc.HalfCloseableStream):
     async def _receive_wire(self) -> ByteData:
         limit = self.patience()
         if limit == inf:
-            return await self.transport.receive_some(READ_SIZE)
+            return await self._receive_from_transport()
         with trio.move_on_after(limit):
-            return await self.transport.receive_some(READ_SIZE)
+            return await self._receive_from_transport()
         raise SilenceError(limit)
+
+    async def _receive_from_transport(self) -> ByteData:
+        if self._socket is not None:
+            return await receive_now(self._socket, READ_SIZE)
+        return await self.transport.receive_some(READ_SIZE)
+
+    async def _send_to_transport(self, data: bytes) -> None:
+        if self._socket is not None:
+            await send_now(self._socket, data)
+        else:
+            await self.transport.send_all(data)
 
     async def _take_layers_word(self, layer: Layer, data: ByteData) -> bytes:
         """Give wire bytes to `layer`; if it fails, its last word (an alert) goes out first."""
@@ -179,13 +205,13 @@ class LayeredStream(trio.abc.HalfCloseableStream):
         if word := self._layers.outgoing():
             self._flush_lock.acquire_nowait()
             try:
-                await self.transport.send_all(word)
+                await self._send_to_transport(word)
             finally:
                 self._flush_lock.release()
 
     async def send_all(self, data: ByteData) -> None:
         """Send all bytes; returns when the transport has taken them."""
-        with self._sending.hold():
+        with self._sending:
             self._check_open()
             if self._eof_sent:
                 raise trio.ClosedResourceError("the end has been sent already")
@@ -194,10 +220,11 @@ class LayeredStream(trio.abc.HalfCloseableStream):
                 return
             self._layers.send(data)
             await self._flush()
+            await self._pass_checkpoint()
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the transport might take bytes without waiting."""
-        with self._sending.hold():
+        with self._sending:
             self._check_open()
             async with self._flush_lock:
                 await self.transport.wait_send_all_might_not_block()
@@ -208,7 +235,7 @@ class LayeredStream(trio.abc.HalfCloseableStream):
         With TLS the end is said in-band, by the innermost close_notify; the transport stays open in
         both directions, because boxes in between cut half-closed connections.
         """
-        with self._sending.hold():
+        with self._sending:
             self._check_open()
             if self._eof_sent:
                 await trio.lowlevel.checkpoint()
@@ -216,19 +243,55 @@ class LayeredStream(trio.abc.HalfCloseableStream):
             self._eof_sent = True
             self._layers.send_eof()
             await self._flush()
+            await self._pass_checkpoint()
             if not self._layers.announces_end:
                 await self.transport.send_eof()
 
     async def _flush(self) -> None:
-        async with self._flush_lock:
+        """Send what there is. On a socket that takes it at once, others do not get their turn."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        lock = self._flush_lock
+        if lock.locked():
+            await lock.acquire()
+        else:
+            lock.acquire_nowait()
+        try:
             while outgoing := self._layers.outgoing():
-                await self.transport.send_all(outgoing)
+                await self._send_to_transport(outgoing)
+        finally:
+            lock.release()
 
     def _check_open(self) -> None:
         if self._closed:
             raise trio.ClosedResourceError("this stream was closed")
 
+    async def _pass_checkpoint(self) -> None:
+        """Give others their turn after what is done: a socket's part of it may not have."""
+        if self._socket is not None:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+
     async def aclose(self) -> None:
         """Close at once, without a word to the peer beyond what has been sent."""
         self._closed = True
         await self.transport.aclose()
+
+    async def abandon(self) -> None:
+        """Close at once, also when cancelled, as `trio.aclose_forcefully` does.
+
+        On a socket it neither waits nor gives the turn away.
+        """
+        self._closed = True
+        if self._socket is not None:
+            self._socket.socket.close()
+        else:
+            await trio.aclose_forcefully(self.transport)
+
+
+@asynccontextmanager
+async def closed_on_failure(stream: LayeredStream) -> AsyncIterator[None]:
+    """Close `stream` at once if the block fails or is cancelled; otherwise it stays open."""
+    try:
+        yield
+    except BaseException:
+        await stream.abandon()
+        raise

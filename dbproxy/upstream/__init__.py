@@ -17,7 +17,7 @@ from dbproxy.upstream.pins import parse_pins
 from dbproxy.upstream.roots import RootsFile
 from dbproxy.upstream.route import UpstreamRoute
 from dbproxy.upstream.secure import SecureDialer, too_slow
-from dbproxy.upstream.starttls import ask_for_tls
+from dbproxy.upstream.starttls import ask_for_tls, greet
 from dbproxy.upstream.transport import Transport
 from dbproxy.upstream.trust import UpstreamTrust
 from dbproxy.upstream.webapi import FetchedAnswer
@@ -44,6 +44,7 @@ __all__ = [
     "explain_early_end",
     "explain_end_after_greeting",
     "explain_loss",
+    "greet",
     "parse_pins",
     "parse_server_name",
     "reasons_of",

@@ -46,10 +46,12 @@ class Attempts:
         backoff: The pauses.
     """
 
+    __slots__ = ("_backoff", "_chances_used", "_deadline", "made")
+
     def __init__(self, grace: float, now: float, backoff: Backoff | None = None) -> None:
         self._deadline = now + grace
-        self._backoff = backoff or Backoff(FIRST_PAUSE, LONGEST_PAUSE)
-        self._chances_used: set[Prospect] = set()
+        self._backoff = backoff
+        self._chances_used: frozenset[Prospect] = frozenset()
         self.made = 1
 
     def after(self, prospect: Prospect, now: float) -> Retry | None:
@@ -63,12 +65,17 @@ class Attempts:
             return None
         if prospect is Prospect.SOON:
             # It is away: what looked like an accident was its going, and its next one is another.
-            self._chances_used.discard(Prospect.ONCE)
+            self._chances_used -= {Prospect.ONCE}
             # The last attempt is at the end of the grace: the upstream may be back just then.
-            return Retry(min(self._backoff.next(), left))
+            return Retry(min(self._pause(), left))
         if prospect in self._chances_used:
             return None
-        self._chances_used.add(prospect)
+        self._chances_used |= {prospect}
         if prospect is Prospect.RENEWED:
             return Retry(left, renewed=True)
-        return Retry(min(self._backoff.next(), left))
+        return Retry(min(self._pause(), left))
+
+    def _pause(self) -> float:
+        if self._backoff is None:  # most clients need none
+            self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        return self._backoff.next()

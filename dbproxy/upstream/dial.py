@@ -16,7 +16,7 @@ a failure the address and the need of an upgrade are found out anew.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import trio
 
@@ -24,7 +24,7 @@ from dbproxy.errors import Code, UpstreamError
 from dbproxy.identity import Identity
 from dbproxy.layers import PingLayer
 from dbproxy.protocols import DatabaseProtocol
-from dbproxy.relay import LayeredStream, PingWatch
+from dbproxy.relay import LayeredStream, PingWatch, closed_on_failure
 from dbproxy.upstream.address import ProxyAddress
 from dbproxy.upstream.discovery import RouteFinder
 from dbproxy.upstream.explain import alpn_not_negotiated
@@ -75,6 +75,10 @@ class UpstreamConnection:
         """Keep the TLS sessions for later connections; call it once the first byte has come."""
         for session in self.sessions:
             session.remember()
+
+
+_Built: TypeAlias = tuple[LayeredStream, list[SecureConnection]]
+"""The stream, and the TLS layers in it, from the wire: two if the connection was upgraded."""
 
 
 class UpstreamDialer:
@@ -131,49 +135,41 @@ class UpstreamDialer:
         async with self._turns:
             started = trio.current_time()
             try:
-                if route.tls_routing:
-                    built = await self._dial_routed(route, protocol, identity, authenticate)
-                else:
-                    built = await self._dial_unrouted(route, protocol, identity, authenticate)
+                build = self._dial_routed if route.tls_routing else self._dial_unrouted
+                stream, layers = await build(route.address, protocol, identity, authenticate)
             except UpstreamError as error:
                 if error.code not in _STAYS:
                     self._routes.forget()
                     refused = error.code is Code.ALPN_NOT_SUPPORTED
                     self._upgrades.forget(route.address, answered=refused)
                 raise _with_discovery_problem(error, route) from error
-        stream, layers, upgraded = built
         return UpstreamConnection(
             stream=stream,
             address=route.address,
             alpn=layers[-1].alpn if layers else "",
             tls_version=layers[-1].tls.get_protocol_version_name() if layers else "",
-            upgraded=upgraded,
+            upgraded=len(layers) > 1,
             duration=trio.current_time() - started,
             sessions=[layer.tls for layer in layers],
         )
 
     async def _dial_routed(
         self,
-        route: UpstreamRoute,
+        address: ProxyAddress,
         protocol: DatabaseProtocol,
         identity: Identity,
         authenticate: bool,
-    ) -> tuple[LayeredStream, list[SecureConnection], bool]:
-        address = route.address
-        upgraded = (await self.upgrade_need(address)).required
-        if upgraded:
+    ) -> _Built:
+        if (await self.upgrade_need(address)).required:
             layers = await self._dial_upgraded(address, protocol.alpn, identity, authenticate)
         else:
             layers = [
                 await self._secure.dial(address, protocol.alpn, identity, authenticate=authenticate)
             ]
         stream = layers[-1].stream
-        try:
+        async with closed_on_failure(stream):
             await self._add_framing(stream, layers[-1].alpn, address, protocol)
-        except BaseException:
-            await trio.aclose_forcefully(stream)
-            raise
-        return stream, layers, upgraded
+        return stream, layers
 
     async def _add_framing(
         self, stream: LayeredStream, alpn: str, address: ProxyAddress, protocol: DatabaseProtocol
@@ -196,7 +192,7 @@ class UpstreamDialer:
     async def _test_upgrade(self, address: ProxyAddress) -> UpgradeNeed:
         async def dial(alpn: Sequence[str]) -> str:
             secured = await self._secure.dial(address, alpn, self._current_identity())
-            await trio.aclose_forcefully(secured.stream)
+            await secured.stream.abandon()
             return secured.alpn
 
         return await needs_upgrade(dial)
@@ -206,7 +202,7 @@ class UpstreamDialer:
     ) -> list[SecureConnection]:
         """The outer layer shows no certificate and offers no ALPN; the inner one does."""
         outer = await self._secure.dial(address, (), identity)
-        try:
+        async with closed_on_failure(outer.stream):
             await self._upgrade(outer.stream, address)
             connection, judgement = self._secure.trust.inner_connection(
                 address.host, alpn, identity, authenticate=authenticate
@@ -214,9 +210,6 @@ class UpstreamDialer:
             inner = await self._secure.shake_hands(
                 outer.stream, address, connection, judgement, alpn
             )
-        except BaseException:
-            await trio.aclose_forcefully(outer.stream)
-            raise
         return [outer, inner]
 
     async def _upgrade(self, stream: LayeredStream, address: ProxyAddress) -> None:
@@ -229,13 +222,12 @@ class UpstreamDialer:
 
     async def _dial_unrouted(
         self,
-        route: UpstreamRoute,
+        address: ProxyAddress,
         protocol: DatabaseProtocol,
         identity: Identity,
         authenticate: bool,
-    ) -> tuple[LayeredStream, list[SecureConnection], bool]:
+    ) -> _Built:
         """The address speaks the database protocol itself; TLS begins inside of that."""
-        address = route.address
         greeting = protocol.starttls
         if authenticate and greeting is None:
             raise UpstreamError(
@@ -245,17 +237,14 @@ class UpstreamDialer:
             )
         stream = await self._secure.connect(address)
         if not authenticate or greeting is None:
-            return stream, [], False
-        try:
+            return stream, []
+        async with closed_on_failure(stream):
             await ask_for_tls(stream, address, greeting, limit=self._secure.handshake_timeout)
             connection, judgement = self._secure.trust.connection(
                 address.host, (), identity, authenticate=True
             )
             secured = await self._secure.shake_hands(stream, address, connection, judgement, ())
-        except BaseException:
-            await trio.aclose_forcefully(stream)
-            raise
-        return stream, [secured], False
+        return stream, [secured]
 
 
 def _with_discovery_problem(error: UpstreamError, route: UpstreamRoute) -> UpstreamError:

@@ -32,7 +32,6 @@ __all__ = [
 _SHORTAGES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS}
 _VANISHED: Final = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}
 """How the system ends a connection whose peer does not acknowledge any more."""
-_ALERT_NO_ALPN: Final = "no application protocol"
 _ALERT_VERSION: Final = "protocol version"
 _REASON_VERSION: Final = "unsupported protocol"
 """OpenSSL's SSL_R_UNSUPPORTED_PROTOCOL: the server has chosen a version that we do not speak."""
@@ -124,7 +123,7 @@ def explain_handshake_failure(
         )
     if (likeness := recognise(heard)) is not None:
         return not_teleport(address, likeness)
-    if isinstance(error, TLSError) and error.alert == _ALERT_NO_ALPN:
+    if isinstance(error, TLSError) and error.refuses_alpn:
         return _alpn_unknown(address, alpn, "with the TLS alert no_application_protocol")
     if isinstance(error, TLSError) and error.alert in _CERTIFICATE_ALERTS:
         return _rejected(address, error.alert)

@@ -17,27 +17,26 @@ import h11
 
 from dbproxy._version import __version__
 from dbproxy.relay import LayeredStream
+from dbproxy.upstream.recognise import recognise
 
 __all__ = ["BrokenOffError", "HTTPError", "HTTPRequest", "HTTPResponse", "exchange", "looks_like"]
 
 Headers = Sequence[tuple[str, str]]
 
 _START: Final = b"HTTP/"
-_MAX_BODY: Final = 1 << 20
+_MAX_BODY: Final = 64 * 1024
+"""Bytes; enough for the page that comes with a refusal, none of which is shown."""
 _MAX_REASON: Final = 100
 """Characters of a reason: it is quoted in messages."""
 _MAX_INTERIM_ANSWERS: Final = 10
 """Answers such as `100 Continue` before the final one; more is an attempt to keep us busy."""
 _BEGINNINGS: Final = (
-    (b"SSH-", "an SSH server"),
     (b"\x15\x03", "a TLS server that was spoken to without TLS"),
     (b"\x16\x03", "a TLS server that was spoken to without TLS"),
-    (b"220", "a mail or FTP server"),
     (b"\x05", "a SOCKS5 proxy"),
-    (b"+OK", "a POP3 server"),
     (b"<", "a server that sends a web page without HTTP"),
 )
-"""How servers of other protocols begin, which some do before they are asked anything."""
+"""What `recognise` does not name, since it looks at what answers where TLS is expected."""
 
 
 class HTTPError(Exception):
@@ -211,5 +210,8 @@ class _Answer:
 
 
 def looks_like(beginning: bytes) -> str | None:
-    """What kind of server sends such bytes, or None when that is not known."""
-    return next((kind for start, kind in _BEGINNINGS if beginning.startswith(start)), None)
+    """What kind of server sends such bytes, or None when that is HTTP, or not known."""
+    if beginning.startswith(_START):
+        return None
+    found = (kind for start, kind in _BEGINNINGS if beginning.startswith(start))
+    return next(found, None) or recognise(beginning)

@@ -15,7 +15,7 @@ from service_identity.hazmat import DNS_ID, IPAddress_ID, ServiceID, verify_serv
 
 from dbproxy.errors import UsageError
 
-__all__ = ["ServerNames", "parse_server_name", "server_name_indication"]
+__all__ = ["ServerNames", "names_of", "parse_server_name", "server_name_indication"]
 
 
 class ServerNames:

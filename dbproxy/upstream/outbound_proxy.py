@@ -56,6 +56,11 @@ class OutboundProxy:
         """Whether it speaks SOCKS5, and not HTTP."""
         return self.scheme.startswith("socks")
 
+    @property
+    def in_words(self) -> str:
+        """Its URL and what names it: `http://proxy.example.com:3128 (from HTTPS_PROXY)`."""
+        return f"{self} (from {self.variable})"
+
     def __str__(self) -> str:
         """Its URL, without the credentials."""
         host = f"[{self.host}]" if ":" in self.host else self.host

@@ -11,7 +11,7 @@ Tested in `tests/unit/upstream/test_recognise.py`.
 import re
 from typing import Final
 
-__all__ = ["POSTGRES_QUESTION", "recognise", "recognise_answer"]
+__all__ = ["POSTGRES_QUESTION", "recognise", "recognise_answer", "speaks_tls"]
 
 POSTGRES_QUESTION: Final = bytes.fromhex("00000008 04d2162f")
 """SSLRequest: every PostgreSQL answers with one byte, or with an error (PostgreSQL documentation,

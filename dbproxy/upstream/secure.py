@@ -13,7 +13,7 @@ import trio
 from dbproxy.errors import Code, UpstreamError
 from dbproxy.identity import Identity
 from dbproxy.layers import LayerError, TLSLayer, TruncatedError
-from dbproxy.relay import LayeredStream
+from dbproxy.relay import LayeredStream, closed_on_failure
 from dbproxy.upstream.address import ProxyAddress
 from dbproxy.upstream.ask import ask_what_it_is
 from dbproxy.upstream.explain import explain_handshake_failure, not_teleport
@@ -77,9 +77,7 @@ class SecureDialer:
                 return await self.transport.connect(address)
         except trio.TooSlowError as error:
             proxy = self.transport.outbound_proxy(address)
-            through = (
-                f" through the outbound proxy {proxy} (from {proxy.variable})" if proxy else ""
-            )
+            through = f" through the outbound proxy {proxy.in_words}" if proxy else ""
             raise too_slow(f"connection{through}", address, self._connect_timeout) from error
 
     async def dial(
@@ -103,14 +101,11 @@ class SecureDialer:
             UpstreamError: What went wrong, by its code.
         """
         stream = await self.connect(address)
-        try:
+        async with closed_on_failure(stream):
             connection, judgement = self.trust.connection(
                 address.host, alpn, identity, authenticate=authenticate
             )
             return await self.shake_hands(stream, address, connection, judgement, alpn)
-        except BaseException:
-            await trio.aclose_forcefully(stream)
-            raise
 
     async def shake_hands(
         self,

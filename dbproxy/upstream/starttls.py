@@ -1,4 +1,4 @@
-"""Asking a server that speaks the database protocol to begin with TLS."""
+"""What dbproxy itself says to a server that speaks the database protocol, to begin with TLS."""
 
 import trio
 
@@ -10,7 +10,39 @@ from dbproxy.upstream.address import ProxyAddress
 from dbproxy.upstream.explain import explain_early_end
 from dbproxy.upstream.secure import too_slow
 
-__all__ = ["ask_for_tls"]
+__all__ = ["ask_for_tls", "greet"]
+
+
+async def greet(
+    stream: LayeredStream, address: ProxyAddress, greeting: UpstreamGreeting, *, limit: float
+) -> bytes:
+    """Say the greeting, and return as many bytes as its answer has; the caller compares them.
+
+    Cancelled or failed, the stream is good for nothing but being closed, which is the caller's.
+
+    Args:
+        stream: Where the database protocol has not begun.
+        address: The Teleport Proxy's.
+        greeting: What to say, and how long an answer to read.
+        limit: Seconds until the answer must be there.
+
+    Raises:
+        UpstreamError: There is no whole answer; why, by its code.
+    """
+    answer, missing = b"", len(greeting.answer)
+    try:
+        with trio.fail_after(limit):
+            await stream.send_all(greeting.request)
+            while missing and (received := await stream.receive_some(missing)):
+                answer += received
+                missing -= len(received)
+    except trio.TooSlowError as error:
+        raise too_slow("request for TLS", address, limit) from error
+    except (LayerError, trio.BrokenResourceError) as error:
+        raise explain_early_end(address, error) from error
+    if missing:
+        raise explain_early_end(address, None)
+    return answer
 
 
 async def ask_for_tls(
@@ -29,18 +61,9 @@ async def ask_for_tls(
     Raises:
         UpstreamError: What went wrong, by its code.
     """
-    try:
-        with trio.fail_after(limit):
-            await stream.send_all(greeting.request)
-            received = await stream.receive_some(len(greeting.answer))
-    except trio.TooSlowError as error:
-        raise too_slow("request for TLS", address, limit) from error
-    except (LayerError, trio.BrokenResourceError) as error:
-        raise explain_early_end(address, error) from error
-    if not received:
-        raise explain_early_end(address, None)
-    if received != greeting.answer:
+    answer = await greet(stream, address, greeting, limit=limit)
+    if answer != greeting.answer:
         raise UpstreamError(
             Code.UPSTREAM_TLS_FAILED,
-            f"the server at {address} answered {received!r} when asked for TLS",
+            f"the server at {address} answered {answer!r} when asked for TLS",
         )

@@ -8,13 +8,15 @@ import re
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
+from socket import AF_INET, AF_INET6, SOCK_STREAM, AddressFamily, inet_pton
 from typing import Final, TypeAlias
 
 import trio
 
 from dbproxy.errors import Code, Prospect, UpstreamError
 from dbproxy.layers import LayerError, TLSLayer, TruncatedError
-from dbproxy.relay import LayeredStream, keep_alive
+from dbproxy.relay import LayeredStream, closed_on_failure, keep_alive
 from dbproxy.upstream.address import ProxyAddress
 from dbproxy.upstream.explain import explain_connect_failure
 from dbproxy.upstream.http1 import BrokenOffError, HTTPError, HTTPRequest, HTTPResponse, exchange
@@ -30,8 +32,6 @@ _TARGET_UNREACHABLE: Final = {502, 503, 504}
 _BASIC: Final = re.compile(r"\bbasic\b", re.IGNORECASE)
 _MAX_QUOTED: Final = 100
 """Characters of a header that are quoted in a message."""
-_MAX_REFUSAL: Final = 64 * 1024
-"""Bytes of the page that comes with a refusal; none of them is shown."""
 
 
 ProxyTLS: TypeAlias = Callable[[str], tuple[TLSLayer, ServerJudgement]]
@@ -73,12 +73,20 @@ class Transport:
         """
         proxy = self.outbound_proxy(address)
         if proxy is None:
-            return await _connect_directly(address)
+            return await _open(
+                address.host, address.port, partial(explain_connect_failure, address)
+            )
         return await self._connect_through(proxy, address)
 
     async def _connect_through(self, proxy: OutboundProxy, address: ProxyAddress) -> LayeredStream:
-        stream = await _connect_to_proxy(proxy)
-        try:
+        explain = partial(
+            explain_connect_failure,
+            proxy.in_words,
+            peer="outbound proxy",
+            code=Code.OUTBOUND_PROXY_UNREACHABLE,
+        )
+        stream = await _open(proxy.host, proxy.port, explain)
+        async with closed_on_failure(stream):
             if proxy.scheme == "https":
                 await self._start_tls(stream, proxy)
             with _explained(proxy):
@@ -86,9 +94,6 @@ class Transport:
                     await _ask_socks5(stream, proxy, address)
                 else:
                     await _ask_http(stream, proxy, address)
-        except BaseException:
-            await trio.aclose_forcefully(stream)
-            raise
         return stream
 
     async def _start_tls(self, stream: LayeredStream, proxy: OutboundProxy) -> None:
@@ -105,27 +110,39 @@ class Transport:
             ) from error
 
 
-async def _connect_directly(address: ProxyAddress) -> LayeredStream:
+async def _open(host: str, port: int, explain: Callable[[OSError], UpstreamError]) -> LayeredStream:
     try:
-        socket = await trio.open_tcp_stream(address.host, address.port)
+        family = _family_of(host)
+        if family is None:
+            socket = await trio.open_tcp_stream(host, port)
+        else:
+            socket = await _connect(family, host, port)
     except OSError as error:
-        raise explain_connect_failure(address, error) from error
+        raise explain(error) from error
     keep_alive(socket)
     return LayeredStream(socket)
 
 
-async def _connect_to_proxy(proxy: OutboundProxy) -> LayeredStream:
+def _family_of(host: str) -> AddressFamily | None:
+    """The family of an IP address; None for a name, which may lead to several addresses."""
+    for family in (AF_INET, AF_INET6):
+        try:
+            inet_pton(family, host)
+        except (OSError, ValueError):
+            continue
+        return family
+    return None
+
+
+async def _connect(family: AddressFamily, host: str, port: int) -> trio.SocketStream:
+    """As `trio.open_tcp_stream`, without its race between addresses."""
+    socket = trio.socket.socket(family, SOCK_STREAM)
     try:
-        socket = await trio.open_tcp_stream(proxy.host, proxy.port)
-    except OSError as error:
-        raise explain_connect_failure(
-            f"{proxy} (from {proxy.variable})",
-            error,
-            peer="outbound proxy",
-            code=Code.OUTBOUND_PROXY_UNREACHABLE,
-        ) from error
-    keep_alive(socket)
-    return LayeredStream(socket)
+        await socket.connect((host, port))
+    except BaseException:
+        socket.close()
+        raise
+    return trio.SocketStream(socket)
 
 
 async def _ask_http(stream: LayeredStream, proxy: OutboundProxy, address: ProxyAddress) -> None:
@@ -135,7 +152,7 @@ async def _ask_http(stream: LayeredStream, proxy: OutboundProxy, address: ProxyA
         credentials = b64encode(f"{proxy.user}:{proxy.password}".encode()).decode()
         headers.append(("Proxy-Authorization", f"Basic {credentials}"))
     request = HTTPRequest("CONNECT", target, target, headers)
-    response = await exchange(stream, request, max_body=_MAX_REFUSAL)
+    response = await exchange(stream, request)
     if not 200 <= response.status < 300:
         raise _http_refusal(response, proxy, address)
     stream.unread(response.trailing)
@@ -168,8 +185,7 @@ def _explained(proxy: OutboundProxy) -> Iterator[None]:
         raise UpstreamError(
             Code.OUTBOUND_PROXY_REFUSED,
             f"{_named(proxy)} cannot be used: {error}",
-            next_step=f"Check that {proxy.variable} has the right scheme and port:"
-            f" {proxy.scheme}:// is for proxies that speak HTTP.",
+            next_step=_check_scheme(proxy),
         ) from error
     except trio.BrokenResourceError as error:
         raise UpstreamError(
@@ -186,7 +202,14 @@ def _explained(proxy: OutboundProxy) -> Iterator[None]:
 
 
 def _named(proxy: OutboundProxy) -> str:
-    return f"the outbound proxy {proxy} (from {proxy.variable})"
+    return f"the outbound proxy {proxy.in_words}"
+
+
+def _check_scheme(proxy: OutboundProxy) -> str:
+    return (
+        f"Check that {proxy.variable} has the right scheme and port: {proxy.scheme}:// is for"
+        f" proxies that speak {'SOCKS5' if proxy.speaks_socks else 'HTTP'}."
+    )
 
 
 def _http_refusal(
@@ -211,27 +234,22 @@ def _authentication_failed(
             next_step="Let the outbound proxy admit this host without authentication, or run a"
             " local proxy that authenticates to it.",
         )
+    why = "requires credentials" if proxy.user is None else "rejected the credentials"
+    return _credentials_needed(proxy, f"{message}: it {why}")
+
+
+def _credentials_needed(proxy: OutboundProxy, message: str) -> UpstreamError:
+    """There are none in the variable, or those were rejected."""
+    next_step = (
+        f"Check user name and password in {proxy.variable}; special characters must be"
+        " percent-encoded."
+    )
     if proxy.user is None:
-        return _credentials_wanted(proxy, f"{message}: it requires credentials")
-    return _credentials_rejected(proxy, f"{message}: it rejected the credentials")
-
-
-def _credentials_wanted(proxy: OutboundProxy, message: str) -> UpstreamError:
-    return UpstreamError(
-        Code.OUTBOUND_PROXY_REFUSED,
-        message,
-        next_step=f"Put user name and password into {proxy.variable}, as"
-        f" {proxy.scheme}://USER:PASSWORD@HOST:PORT with special characters percent-encoded.",
-    )
-
-
-def _credentials_rejected(proxy: OutboundProxy, message: str) -> UpstreamError:
-    return UpstreamError(
-        Code.OUTBOUND_PROXY_REFUSED,
-        message,
-        next_step=f"Check user name and password in {proxy.variable}; special characters must be"
-        " percent-encoded.",
-    )
+        next_step = (
+            f"Put user name and password into {proxy.variable}, as"
+            f" {proxy.scheme}://USER:PASSWORD@HOST:PORT with special characters percent-encoded."
+        )
+    return UpstreamError(Code.OUTBOUND_PROXY_REFUSED, message, next_step=next_step)
 
 
 def _socks_refusal(
@@ -244,15 +262,12 @@ def _socks_refusal(
         case SOCKS5Failure.BROKEN_OFF:
             return UpstreamError(Code.OUTBOUND_PROXY_REFUSED, message, prospect=Prospect.ONCE)
         case SOCKS5Failure.CREDENTIALS_WANTED if proxy.user is None:
-            return _credentials_wanted(proxy, message)
+            return _credentials_needed(proxy, message)
         case SOCKS5Failure.CREDENTIALS_REJECTED:
-            return _credentials_rejected(proxy, message)
+            return _credentials_needed(proxy, message)
         case SOCKS5Failure.NOT_SOCKS:
             return UpstreamError(
-                Code.OUTBOUND_PROXY_REFUSED,
-                message,
-                next_step=f"Check that {proxy.variable} has the right scheme and port:"
-                f" {proxy.scheme}:// is for proxies that speak SOCKS5.",
+                Code.OUTBOUND_PROXY_REFUSED, message, next_step=_check_scheme(proxy)
             )
     return UpstreamError(Code.OUTBOUND_PROXY_REFUSED, message)
 

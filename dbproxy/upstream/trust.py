@@ -32,7 +32,7 @@ Tested in `tests/unit/upstream/test_trust.py`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, unique
 from time import monotonic
 from typing import Final
@@ -60,12 +60,26 @@ class _Kind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class _Peer:
+    """What connections to one server have in common.
+
+    Attributes:
+        rules: What its certificate must be.
+        indication: How a ClientHello calls it, if it does.
+    """
+
+    rules: Rules
+    indication: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Prepared:
     """What connections of one kind share, for one generation and one set of roots."""
 
     context: SSL.Context
     anchors: _Roots
     sessions: SessionStore
+    peers: dict[tuple[str, ...], _Peer] = field(default_factory=dict)
 
 
 class UpstreamTrust:
@@ -120,7 +134,7 @@ class UpstreamTrust:
         """
         prepared = self._for_identity(_Kind.WEB, identity, authenticate)
         name = self._server_name or host
-        return self._connection(prepared, [name], alpn, self._pins)
+        return self._connection(prepared, (name,), alpn, self._pins)
 
     def inner_connection(
         self, host: str, alpn: Sequence[str], identity: Identity, *, authenticate: bool
@@ -130,7 +144,7 @@ class UpstreamTrust:
         The identity's Host CA alone vouches for the server; pins are for the outer layer.
         """
         prepared = self._for_identity(_Kind.INNER, identity, authenticate)
-        names = [host] if self._server_name is None else [self._server_name, host]
+        names = (host,) if self._server_name is None else (self._server_name, host)
         return self._connection(prepared, names, alpn, frozenset())
 
     def outbound_proxy_connection(
@@ -146,23 +160,26 @@ class UpstreamTrust:
         key = (_Kind.OUTBOUND_PROXY, False)
         if key not in self._prepared:
             self._prepared[key] = self._prepare(self._roots, system_roots=True)
-        return self._connection(self._prepared[key], [host], alpn, frozenset())
+        return self._connection(self._prepared[key], (host,), alpn, frozenset())
 
     def _connection(
         self,
         prepared: _Prepared,
-        names: Sequence[str],
+        names: tuple[str, ...],
         alpn: Sequence[str],
         pins: frozenset[bytes],
     ) -> tuple[ResumableConnection, ServerJudgement]:
-        rules = Rules(ServerNames(names), prepared.anchors, pins, self._insecure)
-        judgement = ServerJudgement(rules)
+        peer = prepared.peers.get(names)
+        if peer is None:
+            rules = Rules(ServerNames(names), prepared.anchors, pins, self._insecure)
+            peer = prepared.peers[names] = _Peer(rules, server_name_indication(names[0]))
+        judgement = ServerJudgement(peer.rules)
         key = (*names, *alpn)
         connection = ResumableConnection(prepared.context, judgement, prepared.sessions, key)
         if alpn:
             connection.set_alpn_protos([value.encode() for value in alpn])
-        if (indication := server_name_indication(names[0])) is not None:
-            connection.set_tlsext_host_name(indication)
+        if peer.indication is not None:
+            connection.set_tlsext_host_name(peer.indication)
         return connection, judgement
 
     def _for_identity(

@@ -40,8 +40,6 @@ _ACCEPT_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 """RFC 6455 §1.3."""
 _SWITCHING_PROTOCOLS: Final = 101
 _NOT_FOUND: Final = 404
-_MAX_REFUSAL: Final = 64 * 1024
-"""Bytes of the page that comes with a refusal; none of them is shown."""
 _MEANINGS: Final = {
     _NOT_FOUND: "it is a web server, but no Teleport Proxy, or one too old for connection upgrades",
     400: "something on the way does not pass the upgrade on",
@@ -75,7 +73,7 @@ async def upgrade(
     key = b64encode(os.urandom(16)).decode()
     request = _request(address, mode, key)
     try:
-        response = await exchange(stream, request, max_body=_MAX_REFUSAL)
+        response = await exchange(stream, request)
         _check(response, address)
         if _is_websocket(response):
             _check_websocket(response, address, key)

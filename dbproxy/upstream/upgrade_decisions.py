@@ -31,9 +31,8 @@ Proxy goes down, hundreds of connections fail at once, and one test does for all
 @dataclass(slots=True)
 class _Entry:
     lock: trio.Lock = field(default_factory=trio.Lock)
-    need: UpgradeNeed | None = None
+    latest: UpgradeNeed | None = None  # None where there was no test, or it is forgotten
     answer: UpgradeNeed | None = None  # the latest that was none of our guesses
-    guessed: bool = False
     tested_at: float = 0.0
 
     @property
@@ -42,19 +41,23 @@ class _Entry:
 
     @property
     def current(self) -> UpgradeNeed | None:
-        if self.need is None:
+        if self.latest is None:
             return None
-        lifetime = _GUESS_LIFETIME if self.guessed else _LIFETIME
-        return self.need if self.age < lifetime else None
+        lifetime = _LIFETIME if self.latest.certain else _GUESS_LIFETIME
+        return (self.answer or self.latest) if self.age < lifetime else None
 
     def note(self, tested: UpgradeNeed) -> UpgradeNeed:
         """Take note of a test's result; returns what follows from it."""
         self.tested_at = trio.current_time()
-        self.guessed = not tested.certain
+        self.latest = tested
         if tested.certain:
             self.answer = tested
-        self.need = self.answer or tested
-        return self.need
+        return self.answer or tested
+
+    def forget(self, *, answered: bool) -> None:
+        guessed = self.latest is not None and not self.latest.certain
+        if self.age >= _GUESS_LIFETIME or (answered and guessed):
+            self.latest = None
 
 
 class UpgradeDecisions:
@@ -89,6 +92,5 @@ class UpgradeDecisions:
             answered: Whether the server has refused it, so that it would answer a test as well:
                 then a guess does not stay.
         """
-        entry = self._entries.get(address)
-        if entry is not None and (entry.age >= _GUESS_LIFETIME or (answered and entry.guessed)):
-            entry.need = None
+        if (entry := self._entries.get(address)) is not None:
+            entry.forget(answered=answered)

@@ -26,7 +26,6 @@ closes it, and returns the protocol that was chosen; empty for none. Raises what
 
 _TEST_TIMEOUT: Final = 5.0
 """Seconds, as in Teleport's own tools."""
-_ALERT_NO_ALPN: Final = "no application protocol"
 _UNADVERTISED: Final = "bad extension"
 """OpenSSL's reason where the server chose a protocol that was not offered; versions before 3.4 do
 not notice, and the choice is seen afterwards."""
@@ -82,7 +81,7 @@ def interpret_upgrade_test(outcome: str | Exception) -> UpgradeNeed:
 
 def _interpret_failure(error: Exception) -> UpgradeNeed:
     for cause in _causes(error):
-        if isinstance(cause, TLSError) and cause.alert == _ALERT_NO_ALPN:
+        if isinstance(cause, TLSError) and cause.refuses_alpn:
             reason = "refused Teleport's ALPN protocol with the alert no_application_protocol"
             return UpgradeNeed(required=True, reason=reason)
         if isinstance(cause, TLSError) and cause.reason == _UNADVERTISED:

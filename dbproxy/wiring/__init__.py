@@ -7,6 +7,7 @@ from dbproxy.wiring.protocol import configured_protocol
 from dbproxy.wiring.proxy_address import proxy_address
 from dbproxy.wiring.started import Started, announce, describe_start
 from dbproxy.wiring.upstream import (
+    insecure_by,
     make_dialer,
     make_route_finder,
     make_secure_dialer,
@@ -21,6 +22,7 @@ __all__ = [
     "configured_protocol",
     "describe_start",
     "find_identity",
+    "insecure_by",
     "make_dialer",
     "make_handler",
     "make_route_finder",

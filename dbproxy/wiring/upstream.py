@@ -29,6 +29,7 @@ from dbproxy.upstream.judgement import ServerJudgement
 from dbproxy.wiring.proxy_address import proxy_address
 
 __all__ = [
+    "insecure_by",
     "make_dialer",
     "make_route_finder",
     "make_secure_dialer",
@@ -122,20 +123,23 @@ def make_trust(settings: Settings, config: TbotConfig | None, publish: Subscribe
         UsageError: A pin or the server name makes no sense.
         ConfigError: `file-unusable`: that of `--proxy-ca`.
     """
-    insecure = settings.insecure or (config is not None and config.insecure)
-    if insecure:
-        publish(
-            InsecureChoice(
-                option="--insecure" if settings.insecure else f"insecure in {settings.config}",
-                consequence=_PINS_ONLY if settings.proxy_pin else _ANYBODY,
-            )
-        )
+    chosen_by = insecure_by(settings, config)
+    if chosen_by is not None:
+        consequence = _PINS_ONLY if settings.proxy_pin else _ANYBODY
+        publish(InsecureChoice(option=chosen_by, consequence=consequence))
     return UpstreamTrust(
         _roots(settings, config, publish),
-        insecure=insecure,
+        insecure=chosen_by is not None,
         pins=parse_pins(settings.proxy_pin),
         server_name=settings.server_name and parse_server_name(settings.server_name),
     )
+
+
+def insecure_by(settings: Settings, config: TbotConfig | None) -> str | None:
+    """What says that no certificate is verified, if anything does."""
+    if settings.insecure:
+        return "--insecure"
+    return f"insecure in {config.path}" if config is not None and config.insecure else None
 
 
 def make_route_finder(

@@ -1,6 +1,5 @@
 """`dbproxy doctor`, `dbproxy identity` and `dbproxy explain` as their users run them."""
 
-import errno
 import json
 import os
 import re
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 import trio
+from access_lists import set_acl
 from commands import COMMAND, PATIENCE, Outcome, Run, clean_environment, run_dbproxy
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from identities import HOUR, Attributes, Cluster, make_key, subject_attributes, write_destination
@@ -184,12 +184,7 @@ def test_a_key_that_everybody_may_read_is_a_failure(run: Run, public: Path) -> N
 
 
 def test_a_key_with_tbots_access_list_is_private(run: Run, public: Path) -> None:
-    try:
-        os.setxattr(public / "key", "system.posix_acl_access", TBOT_READERS)
-    except OSError as error:
-        if error.errno == errno.EOPNOTSUPP:
-            pytest.skip("this file system has no access control lists")
-        raise
+    set_acl(public / "key", TBOT_READERS)
     assert (public / "key").stat().st_mode & 0o777 == 0o660
     assert checks(doctor(run, public))["key-private"]["verdict"] == "ok"
     outcome = run("--destination-dir", public, "identity")

@@ -522,13 +522,19 @@ async def forward(postgres: EmbeddedPostgres, near: trio.SocketStream) -> None:
         nursery.start_soon(copy, far, near)
 
 
+def trusted_context(lab: Lab, directory: Path) -> ssl.SSLContext:
+    """A server's, with a certificate as the lab's own Proxy has."""
+    files = save(lab.authority.issue_web_certificate(), directory)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(files["sslcert"], files["sslkey"])
+    return context
+
+
 @checked_modes
 async def test_a_web_page_is_called_one(
     mode: Mode, proxy_in: ProxyIn, psql: Psql, lab: Lab, tmp_path: Path
 ) -> None:
-    files = save(lab.authority.issue_web_certificate(), tmp_path / "web")
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(files["sslcert"], files["sslkey"])
+    context = trusted_context(lab, tmp_path / "web")
     async with (
         open_web_server(context) as port,
         proxy_in(mode, proxy=f"127.0.0.1:{port}", no_discovery=False) as proxy,
@@ -544,9 +550,7 @@ async def test_a_web_page_is_called_one(
 async def test_a_server_without_alpn_is_named(
     mode: Mode, proxy_in: ProxyIn, psql: Psql, lab: Lab, tmp_path: Path
 ) -> None:
-    files = save(lab.authority.issue_web_certificate(), tmp_path / "web")
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(files["sslcert"], files["sslkey"])
+    context = trusted_context(lab, tmp_path / "web")
     async with (
         server(b"", context) as address,
         proxy_in(mode, proxy=address, connection_upgrade="never", no_discovery=True) as proxy,

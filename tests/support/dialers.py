@@ -1,7 +1,7 @@
 """Dialers for tests, without discovery and, unless they ask for it, without the upgrade test."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeAlias
 
 from dbproxy.identity import Identity
 from dbproxy.layers import TLSLayer
@@ -12,6 +12,7 @@ from dbproxy.upstream import (
     RouteFinder,
     SecureDialer,
     Transport,
+    UpstreamConnection,
     UpstreamDialer,
     UpstreamTrust,
 )
@@ -19,6 +20,9 @@ from dbproxy.upstream.judgement import ServerJudgement
 from dbproxy.upstream.route import UpstreamRoute
 
 NO_VARIABLES: Mapping[str, str] = {}
+
+Dial: TypeAlias = Callable[..., Awaitable[UpstreamConnection]]
+"""Dials a port of 127.0.0.1."""
 
 
 class UnroutedTo(RouteFinder):

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import trio
 from cryptography.hazmat.primitives.asymmetric import ec
+from whole_frames import WholeFrames
 
 from dbproxy.lab import (
     NO_FAULTS,
@@ -144,44 +145,23 @@ class Client:
         return inner
 
 
-class FramedStream(trio.abc.Stream):
-    """Ping framing, written as plainly as possible: every frame is read whole."""
+class FramedStream(WholeFrames):
+    """Ping framing."""
 
     def __init__(self, below: trio.abc.Stream) -> None:
-        self.below = below
+        super().__init__(below)
         self.pings = 0
-        self._buffer = b""
-        self._payload = b""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await self.below.send_all(struct.pack("!I", len(data)) + bytes(data))
 
-    async def wait_send_all_might_not_block(self) -> None:
-        await self.below.wait_send_all_might_not_block()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        while not self._payload:
-            header = await self._exactly(4)
-            if header is None:
-                return b""
-            (size,) = struct.unpack("!I", header)
-            self.pings += size == 0
-            self._payload = await self._exactly(size) or b""
-        size = max_bytes or len(self._payload)
-        taken, self._payload = self._payload[:size], self._payload[size:]
-        return taken
-
-    async def aclose(self) -> None:
-        await self.below.aclose()
-
-    async def _exactly(self, size: int) -> bytes | None:
-        while len(self._buffer) < size:
-            data = await self.below.receive_some(65536)
-            if not data:
-                return None
-            self._buffer += data
-        taken, self._buffer = self._buffer[:size], self._buffer[size:]
-        return taken
+    async def next_payload(self) -> bytes | None:
+        header = await self.exactly(4)
+        if header is None:
+            return None
+        (size,) = struct.unpack("!I", header)
+        self.pings += size == 0
+        return await self.exactly(size) or b""
 
 
 def startup(**parameters: str) -> bytes:

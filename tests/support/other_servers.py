@@ -16,10 +16,6 @@ HTTP_400 = (
     b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(PAGE)
 ) + PAGE
 HTTP_404 = HTTP_400.replace(b"400 Bad Request", b"404 Not Found")
-REDIRECT = (
-    b"HTTP/1.1 302 Found\r\nLocation: https://login.example.com/\r\n"
-    b"Content-Length: 0\r\nConnection: close\r\n\r\n"
-)
 
 
 def open_ssh_server() -> AbstractAsyncContextManager[int]:

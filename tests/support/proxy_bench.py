@@ -46,6 +46,16 @@ class Bench:
         assert await client.receive_some() == STARTUP
         return client
 
+    async def converse_inside_tls(self, context: ssl.SSLContext) -> None:
+        """A connection whose TLS ends at the proxy, from its first byte to the end."""
+        async with await self.connect() as transport:
+            await transport.send_all(SSL_REQUEST)
+            assert await transport.receive_some(1) == b"S"
+            tls = TLSStream(transport, context, server_side=False)
+            await tls.do_handshake()
+            await tls.send_all(STARTUP)
+            assert await tls.receive_some() == STARTUP
+
     def published(self, kind: type[Event]) -> list[Any]:
         return [event for event in self.events if isinstance(event, kind)]
 

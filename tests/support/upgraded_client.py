@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ssl
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import h11
 import trio
+from whole_frames import WholeFrames
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 """The key of RFC 6455 §1.3, whose accept value the RFC tells."""
@@ -73,61 +74,39 @@ def frame(opcode: int, payload: bytes, *, key: bytes | None = bytes(4), fin: boo
     return head + (key or b"") + payload
 
 
-@dataclass
-class WebSocket(trio.abc.Stream):
-    """The client's end; every frame is read whole, pings are answered."""
+class WebSocket(WholeFrames):
+    """The client's end; pings are answered."""
 
-    below: trio.abc.Stream
-    key: bytes | None = bytes(4)
-    opcodes: list[int] = field(default_factory=list)
-    _buffer: bytes = b""
-    _payload: bytes = b""
+    def __init__(self, below: trio.abc.Stream, key: bytes | None = bytes(4)) -> None:
+        super().__init__(below)
+        self.key = key
+        self.opcodes: list[int] = []
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await self.below.send_all(frame(2, bytes(data), key=self.key))
 
-    async def wait_send_all_might_not_block(self) -> None:
-        await self.below.wait_send_all_might_not_block()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        while not self._payload:
-            message = await self._next_frame()
-            if message is None or message[0] == 8:
-                return b""
-            if message[0] == 9:
-                await self.below.send_all(frame(10, message[1]))
-            if message[0] == 2:
-                self._payload = message[1]
-        size = max_bytes or len(self._payload)
-        taken, self._payload = self._payload[:size], self._payload[size:]
-        return taken
-
-    async def aclose(self) -> None:
-        await self.below.aclose()
+    async def next_payload(self) -> bytes | None:
+        message = await self._next_frame()
+        if message is None or message[0] == 8:
+            return None
+        if message[0] == 9:
+            await self.below.send_all(frame(10, message[1]))
+        return message[1] if message[0] == 2 else b""
 
     async def _next_frame(self) -> tuple[int, bytes] | None:
-        head = await self._exactly(2)
+        head = await self.exactly(2)
         if head is None:
             return None
         assert head[0] & 0x70 == 0
         assert not head[1] & 0x80, "a server does not mask"
         size = head[1]
         if size > 125:
-            size = int.from_bytes(await self._exactly(2 if size == 126 else 8) or b"", "big")
-        payload = await self._exactly(size)
+            size = int.from_bytes(await self.exactly(2 if size == 126 else 8) or b"", "big")
+        payload = await self.exactly(size)
         if payload is None:
             return None
         self.opcodes.append(head[0] & 0x0F)
         return head[0] & 0x0F, payload
-
-    async def _exactly(self, size: int) -> bytes | None:
-        while len(self._buffer) < size:
-            data = await self.below.receive_some(65536)
-            if not data:
-                return None
-            self._buffer += data
-        taken, self._buffer = self._buffer[:size], self._buffer[size:]
-        return taken
 
 
 async def start_tls(

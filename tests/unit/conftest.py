@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from hypothesis import settings
 from identities import Cluster, make_cluster, write_destination
 from loopback import no_descriptor_left
@@ -19,6 +20,12 @@ settings.load_profile("unit")
 def cluster() -> Cluster:
     """One cluster for all tests: its authorities never change."""
     return make_cluster()
+
+
+@pytest.fixture(scope="session")
+def rsa_key() -> RSAPrivateKey:
+    """A key for all tests: to make one takes long."""
+    return generate_private_key(public_exponent=65537, key_size=2048)
 
 
 @pytest.fixture(scope="session")

@@ -6,25 +6,13 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from started import TUNNEL
 
 from dbproxy.cli.announce import start_message
 from dbproxy.events import ConnectionRecord, Event
-from dbproxy.proxy import Started
-from dbproxy.settings import Mode, Settings
+from dbproxy.settings import Settings
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "output.md").read_text(encoding="utf-8")
-STARTED = Started(
-    address="127.0.0.1:1",
-    mode=Mode.TUNNEL,
-    service="example-server",
-    protocol="postgres",
-    database_user=None,
-    database_name=None,
-    ca_file=None,
-    certificate_file=None,
-    key_file=None,
-    connect_command="psql",
-)
 
 
 def first_cells(title: str) -> set[str]:
@@ -58,5 +46,5 @@ def test_every_event_has_a_row(event: type[Event]) -> None:
 
 def test_every_key_of_the_start_message_has_a_row() -> None:
 
-    facts = json.loads(start_message(STARTED, Settings(format="json")))
+    facts = json.loads(start_message(TUNNEL, Settings(format="json")))
     assert set(facts) == first_cells("The start message")

@@ -117,13 +117,7 @@ class TestServing:
             context = client_context(credentials=credentials)
             context.load_verify_locations(cafile=str(bench.started.ca_file))
             context.verify_mode, context.check_hostname = ssl.CERT_REQUIRED, True
-            async with await bench.connect() as transport:
-                await transport.send_all(SSL_REQUEST)
-                assert await transport.receive_some(1) == b"S"
-                tls = TLSStream(transport, context, server_side=False)
-                await tls.do_handshake()
-                await tls.send_all(STARTUP)
-                assert await tls.receive_some() == STARTUP
+            await bench.converse_inside_tls(context)
 
     async def test_in_terminate_a_given_certificate_is_shown(
         self, destination: Path, upstream_context: ssl.SSLContext, tmp_path: Path

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 from identities import Cluster, make_certificate, make_key, write_destination
-from loopback import TLSStream
 from OpenSSL import SSL
-from proxy_bench import SSL_REQUEST, STARTUP, Bench, running
+from proxy_bench import Bench, running
 from tls_peers import Credentials, client_context
 
 from dbproxy.events import IdentityLoaded
@@ -36,20 +35,11 @@ class Renewals:
             write_destination(self._directory, self._cluster, key=key, certificate=certificate)
             await self._bench.proxy.reload()
             if terminate:
-                await self._connect(Credentials(certificate, key))
+                context = client_context(credentials=Credentials(certificate, key))
+                await self._bench.converse_inside_tls(context)
             else:
                 await (await self._bench.connect_and_greet()).aclose()
         self._bench.events[:] = self._bench.published(IdentityLoaded)
-
-    async def _connect(self, credentials: Credentials) -> None:
-        context = client_context(credentials=credentials)
-        async with await self._bench.connect() as transport:
-            await transport.send_all(SSL_REQUEST)
-            assert await transport.receive_some(1) == b"S"
-            tls = TLSStream(transport, context, server_side=False)
-            await tls.do_handshake()
-            await tls.send_all(STARTUP)
-            assert await tls.receive_some() == STARTUP
 
 
 def alive() -> Counter[type]:

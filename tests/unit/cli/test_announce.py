@@ -1,30 +1,16 @@
 import json
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import click
 import pytest
+from started import PASSTHROUGH, TUNNEL
 
 from dbproxy._version import __version__
 from dbproxy.cli.announce import announce, announce_tunnel, start_message, tunnel_message
-from dbproxy.proxy import Started
-from dbproxy.settings import Mode, Settings
-
-PASSTHROUGH = Started(
-    address="127.0.0.1:12345",
-    mode=Mode.PASSTHROUGH,
-    service="example-server",
-    protocol="postgres",
-    database_user="alice",
-    database_name="example",
-    ca_file=Path("/opt/machine-id/teleport-host-ca.crt"),
-    certificate_file=Path("/opt/machine-id/tlscert"),
-    key_file=Path("/opt/machine-id/key"),
-    connect_command="psql 'host=localhost port=12345'",
-)
-TUNNEL = replace(PASSTHROUGH, mode=Mode.TUNNEL, ca_file=None, certificate_file=None, key_file=None)
+from dbproxy.settings import Settings
 
 
 def test_the_start_message_names_address_credentials_and_command() -> None:
@@ -95,25 +81,25 @@ def test_one_of_many_tunnels_is_one_line() -> None:
     assert facts == json.loads(start_message(TUNNEL, Settings(format="json")))
 
 
-def test_a_reader_that_has_gone_away_does_not_end_the_tunnels(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def reader_gone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nobody reads standard output any more."""
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "w") as broken:
         monkeypatch.setattr(sys, "stdout", broken)
-        for name in ("one", "two"):
-            announce_tunnel(name, TUNNEL, Settings())
+        yield
 
 
-def test_a_reader_that_has_gone_away_does_not_end_the_proxy(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    with os.fdopen(writer, "w") as broken:
-        monkeypatch.setattr(sys, "stdout", broken)
-        announce(PASSTHROUGH, Settings())
+@pytest.mark.usefixtures("reader_gone")
+def test_a_reader_that_has_gone_away_does_not_end_the_tunnels() -> None:
+    for name in ("one", "two"):
+        announce_tunnel(name, TUNNEL, Settings())
+
+
+@pytest.mark.usefixtures("reader_gone")
+def test_a_reader_that_has_gone_away_does_not_end_the_proxy() -> None:
+    announce(PASSTHROUGH, Settings())
 
 
 def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

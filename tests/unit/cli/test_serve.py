@@ -1,30 +1,16 @@
 import os
 import signal
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
+from started import PASSTHROUGH
 
 from dbproxy.cli.serve import run_with_signals
 from dbproxy.errors import Code, DBProxyError, ListenError
 from dbproxy.proxy import Started
 from dbproxy.relay.reactor import OWN_LOOP
-from dbproxy.settings import Mode
-
-STARTED = Started(
-    address="127.0.0.1:12345",
-    mode=Mode.PASSTHROUGH,
-    service="example-server",
-    protocol="postgres",
-    database_user="alice",
-    database_name="example",
-    ca_file=Path("ca"),
-    certificate_file=Path("tlscert"),
-    key_file=Path("key"),
-    connect_command="psql",
-)
 
 
 class StandInProxy:
@@ -43,7 +29,7 @@ class StandInProxy:
     ) -> None:
         if not self._starts:
             await trio.sleep_forever()
-        task_status.started(STARTED)
+        task_status.started(PASSTHROUGH)
         await self._ended.wait()
 
     def stop(self) -> None:
@@ -96,7 +82,7 @@ async def test_a_signal_stops_the_proxy_and_the_run_ends_well(number: signal.Sig
     async def act() -> None:
         await send(number)
 
-    assert await run_and(proxy, act) == [STARTED]
+    assert await run_and(proxy, act) == [PASSTHROUGH]
     assert proxy.calls == ["stop"]
 
 

@@ -5,25 +5,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from identities import Cluster, make_cluster, write_destination
 
 from dbproxy.doctor import Evidence, Finding, examine, gather
 from dbproxy.settings import Settings
 
 Judge = Callable[[Evidence, str], Finding]
-
-
-@pytest.fixture(scope="session")
-def cluster() -> Cluster:
-    return make_cluster()
-
-
-@pytest.fixture
-def destination(tmp_path: Path, cluster: Cluster) -> Path:
-    """A destination with a good identity in it."""
-    directory = tmp_path / "machine-id"
-    write_destination(directory, cluster)
-    return directory
 
 
 @pytest.fixture

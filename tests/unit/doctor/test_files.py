@@ -1,6 +1,5 @@
 """What the file system says about files, without reading them."""
 
-import errno
 import os
 import struct
 import tempfile
@@ -9,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from access_lists import set_acl
 
-from dbproxy.doctor.acl import ACL_ATTRIBUTE
 from dbproxy.doctor.files import FileFacts, Reader, inspect_file, user_name
 
 NOBODY = 0xFFFFFFFF
@@ -93,12 +92,7 @@ def test_the_readers_of_an_access_list_are_told_with_what_they_are_really_grante
     tmp_path: Path,
 ) -> None:
     path = write(tmp_path / "key")
-    try:
-        os.setxattr(path, ACL_ATTRIBUTE, READERS)
-    except OSError as error:
-        if error.errno == errno.EOPNOTSUPP:
-            pytest.skip("this file system has no access control lists")
-        raise
+    set_acl(path, READERS)
     facts = facts_of(path)
     assert facts.readers == (Reader("user", "4000001", "r--"), Reader("group", "4000002", "r--"))
     assert facts.mode == 0o640
@@ -136,12 +130,7 @@ def test_the_directory_that_counts_is_where_the_link_leads(public: Path, tmp_pat
 
 def test_a_mask_is_not_everybody(public: Path) -> None:
     path = write(public / "key")
-    try:
-        os.setxattr(path, ACL_ATTRIBUTE, READERS)
-    except OSError as error:
-        if error.errno == errno.EOPNOTSUPP:
-            pytest.skip("this file system has no access control lists")
-        raise
+    set_acl(path, READERS)
     facts = facts_of(path)
     assert facts.mode & 0o060
     assert not facts.exposed

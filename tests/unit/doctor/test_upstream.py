@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import trio
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import load_pem_x509_certificate
 from loopback import no_descriptor_left
@@ -51,11 +51,6 @@ from dbproxy.settings import Mode, Settings
 
 NAMED = "teleport.example.com:443"
 Look = Callable[..., Awaitable[dict[str, Finding]]]
-
-
-@pytest.fixture(scope="module")
-def rsa_key() -> RSAPrivateKey:
-    return generate_private_key(public_exponent=65537, key_size=2048)
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from dbproxy.doctor import Evidence, Verdict, examine, gather
 from dbproxy.errors import Code
@@ -14,11 +14,6 @@ from dbproxy.lab.tbot import Layout
 from dbproxy.settings import Settings
 
 LAYOUTS: tuple[Layout, ...] = ("v9", "v12", "v14", "v18")
-
-
-@pytest.fixture(scope="module")
-def rsa_key() -> RSAPrivateKey:
-    return generate_private_key(public_exponent=65537, key_size=2048)
 
 
 async def renew(lab: Lab, directory: Path, layout: Layout, key: RSAPrivateKey) -> Settings:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from cancelling import cancel_after
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -166,18 +167,7 @@ class TestTCP:
 
     @pytest.mark.parametrize("checkpoints", range(4))
     async def test_cancelled_it_leaves_no_socket(self, checkpoints: int) -> None:
-        listeners: list[trio.SocketListener] = []
-
-        async def keep() -> None:
-            listeners.append(await open_listener(TCPAddress("127.0.0.1", 0)))
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(keep)
-            for _ in range(checkpoints):
-                await trio.lowlevel.checkpoint()
-            nursery.cancel_scope.cancel()
-        for listener in listeners:
-            await listener.aclose()
+        await cancel_after(checkpoints, lambda: open_listener(TCPAddress("127.0.0.1", 0)))
 
 
 class TestUnix:

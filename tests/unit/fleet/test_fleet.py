@@ -4,13 +4,14 @@ import math
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
 import pytest
 import trio
 import trio.testing
+from started import TUNNEL
 
 from dbproxy.backoff import Backoff
 from dbproxy.errors import (
@@ -26,7 +27,7 @@ from dbproxy.events import Event, InsecureChoice, Subscriber, TunnelFailed
 from dbproxy.fleet import Fleet, Tunnel
 from dbproxy.fleet import runner as runner_module
 from dbproxy.proxy import Prepared, Started
-from dbproxy.settings import Mode, Settings
+from dbproxy.settings import Settings
 
 HEAD = """\
 version: v2
@@ -111,7 +112,7 @@ class StandInProxy:
         if outcome is not None:
             raise outcome
         world.listeners += 1
-        return cast("Prepared", StandInPrepared(started(self._name)))
+        return cast("Prepared", StandInPrepared(replace(TUNNEL, service=self._name)))
 
     async def serve(self, _prepared: Prepared) -> None:
         try:
@@ -144,21 +145,6 @@ class StandInProxy:
 @dataclass
 class StandInPrepared:
     started: Started
-
-
-def started(service: str) -> Started:
-    return Started(
-        address="127.0.0.1:1",
-        mode=Mode.TUNNEL,
-        service=service,
-        protocol="postgres",
-        database_user=None,
-        database_name=None,
-        ca_file=None,
-        certificate_file=None,
-        key_file=None,
-        connect_command="psql",
-    )
 
 
 @pytest.fixture

@@ -22,10 +22,14 @@ from dbproxy.lab.postgres import (
 )
 
 KILLED_OWNER = """
-import sys
+import os, sys
 from pathlib import Path
-from dbproxy.lab.postgres import start_embedded_postgres
-server = start_embedded_postgres(Path(sys.argv[1]))
+from dbproxy.lab import postgres
+if sys.argv[2] == "copied":
+    postgres._is_executable_by = lambda *_: False
+    if os.geteuid() != 0:
+        postgres._server_account = lambda: postgres._Account(os.geteuid(), os.getegid())
+server = postgres.start_embedded_postgres(Path(sys.argv[1]))
 print(server.log.parent, flush=True)
 sys.stdin.read()
 """
@@ -65,8 +69,9 @@ async def test_it_is_gone_after_cancellation(tmp_path: Path) -> None:
     assert not is_running(pid)
 
 
-def test_it_is_gone_after_its_owner_was_killed(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", KILLED_OWNER, str(tmp_path / "pg")]
+@pytest.mark.parametrize("installation", ["in its place", "copied"])
+def test_it_is_gone_after_its_owner_was_killed(installation: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED_OWNER, str(tmp_path / "pg"), installation]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as owner:
         assert owner.stdout is not None
         base = Path(owner.stdout.readline().decode().strip())

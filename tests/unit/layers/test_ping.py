@@ -3,10 +3,11 @@
 import mmap
 import struct
 import tracemalloc
-from itertools import chain, pairwise
+from itertools import chain
 from pathlib import Path
 
 import pytest
+from cuts import cut_at
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,11 +22,6 @@ payloads = st.lists(st.binary(min_size=1, max_size=40), max_size=8)
 
 def frame(payload: bytes) -> bytes:
     return struct.pack("!I", len(payload)) + payload
-
-
-def receive_in_pieces(layer: PingLayer, wire: bytes, cuts: list[int]) -> bytes:
-    edges = sorted({0, len(wire), *(cut % (len(wire) + 1) for cut in cuts)})
-    return b"".join(layer.receive(wire[start:end]) for start, end in pairwise(edges))
 
 
 def test_what_is_sent_is_a_length_in_network_order_and_the_bytes() -> None:
@@ -87,7 +83,7 @@ def test_pings_anywhere_and_cuts_anywhere_change_nothing(
     )
     wire = b"".join(chain.from_iterable(pieces)) + PING
     layer = PingLayer()
-    assert receive_in_pieces(layer, wire, cuts) == b"".join(messages)
+    assert b"".join(map(layer.receive, cut_at(wire, cuts))) == b"".join(messages)
     assert layer.pings_received == sum(pings) + 1
     layer.receive_eof()
 
@@ -160,7 +156,7 @@ def test_any_bytes_at_all_mean_the_same_in_one_piece_and_in_many(
     wire: bytes, cuts: list[int]
 ) -> None:
     whole, pieces = PingLayer(), PingLayer()
-    assert receive_in_pieces(pieces, wire, cuts) == whole.receive(wire)
+    assert b"".join(map(pieces.receive, cut_at(wire, cuts))) == whole.receive(wire)
     assert pieces.pings_received == whole.pings_received
 
 

@@ -4,9 +4,9 @@ import hashlib
 import random
 import ssl
 from collections.abc import Callable
-from itertools import pairwise
 
 import pytest
+from cuts import cut_at
 from hypothesis import given
 from hypothesis import strategies as st
 from identities import Authority
@@ -114,9 +114,7 @@ def test_records_may_be_cut_anywhere(
     for message in messages:
         peer.send(message)
     wire = peer.outgoing()
-    edges = sorted({0, len(wire), *(cut % (len(wire) + 1) for cut in cuts)})
-    pieces = [wire[start:end] for start, end in pairwise(edges)]
-    assert b"".join(layer.receive(piece) for piece in pieces) == b"".join(messages)
+    assert b"".join(map(layer.receive, cut_at(wire, cuts))) == b"".join(messages)
 
 
 @pytest.fixture(scope="module")

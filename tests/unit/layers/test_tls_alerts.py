@@ -59,6 +59,7 @@ def test_the_peers_alert_is_named(number: int, name: str) -> None:
     assert caught.value.alert == name
     assert name in caught.value.reason
     assert caught.value.during_handshake
+    assert caught.value.refuses_alpn == (number == 120)
 
 
 def test_alerts_without_a_name_of_ours_are_failures_all_the_same() -> None:

@@ -2,8 +2,8 @@
 
 import struct
 from collections.abc import Sequence
-from itertools import pairwise
 
+from cuts import cut_at
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,10 +43,8 @@ def run(prologue: PostgresPrologue, pieces: Sequence[bytes]) -> tuple[list[objec
 def test_any_bytes_at_all_lead_to_events_or_to_a_refusal(
     sent: bytes, cuts: Sequence[int], mode: Mode, inside_tls: bool
 ) -> None:
-    edges = sorted({0, len(sent), *(cut % (len(sent) + 1) for cut in cuts)})
-    pieces = [sent[a:b] for a, b in pairwise(edges)]
     prologue = PostgresPrologue(mode, inside_tls=inside_tls)
-    events, code = run(prologue, pieces)
+    events, code = run(prologue, cut_at(sent, cuts))
     last = [event for event in events if isinstance(event, Carry | StartTLS)]
     assert len(last) <= 1
     assert not (last and code)

@@ -109,7 +109,7 @@ async def running(
         bench.ends.append(await relay.run())
 
     with trio.fail_after(PATIENCE):
-        async with trio.open_nursery() as machinery, client, database, client_stream, upstream:
+        async with client, database, client_stream, upstream, trio.open_nursery() as machinery:
             machinery.start_soon(engine.run)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(keep_end)
@@ -276,7 +276,7 @@ async def test_cancelling_it_closes_neither_stream(
     engine = RelayEngine(fast=fast)
     stream = LayeredStream(near)
     relay = engine.relay(stream, upstream, FirstFlight(), lambda: None)
-    async with trio.open_nursery() as machinery, client, database, stream, upstream:
+    async with client, database, stream, upstream, trio.open_nursery() as machinery:
         machinery.start_soon(engine.run)
         with trio.move_on_after(0.05) as scope:
             await relay.run()
@@ -300,7 +300,7 @@ async def test_an_upstream_that_falls_silent_after_a_ping_is_given_up(
     engine, stream = RelayEngine(fast=fast), LayeredStream(near)
     relay = engine.relay(stream, upstream, FirstFlight(), lambda: None)
     with trio.fail_after(PATIENCE):
-        async with trio.open_nursery() as machinery, client, database, stream, upstream:
+        async with client, database, stream, upstream, trio.open_nursery() as machinery:
             machinery.start_soon(engine.run)
             machinery.start_soon(ping_once_and_stall, database)
             end = await relay.run()
@@ -320,7 +320,7 @@ async def test_an_upstream_that_has_ended_its_direction_may_be_silent(
     engine, stream = RelayEngine(fast=fast), LayeredStream(near)
     relay = engine.relay(stream, upstream, FirstFlight(), lambda: None)
     with trio.fail_after(PATIENCE):
-        async with trio.open_nursery() as machinery, client, database, stream, upstream:
+        async with client, database, stream, upstream, trio.open_nursery() as machinery:
             machinery.start_soon(engine.run)
             machinery.start_soon(relay.run)
             await database.send_all(b"send it")

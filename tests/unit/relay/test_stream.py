@@ -13,7 +13,7 @@ from tls_peers import BOTH_VERSIONS, Credentials, StdlibTLS, client_context, ser
 from trio.testing import MockClock
 
 from dbproxy.layers import PingLayer, TLSError, TruncatedError
-from dbproxy.relay import LayeredStream
+from dbproxy.relay import LayeredStream, closed_on_failure
 from dbproxy.relay.stream import READ_SIZE
 
 Streams = tuple[LayeredStream, LayeredStream]
@@ -466,3 +466,27 @@ class TestCancellation:
         with pytest.raises(trio.ClosedResourceError):
             await stream.send_all(b"x")
         assert await far.receive_some() in (b"", b"x")
+
+
+class TestClosingOnFailure:
+    async def test_the_stream_stays_open_where_nothing_fails(self) -> None:
+        transport = FakeStream()
+        async with closed_on_failure(LayeredStream(transport)):
+            await trio.lowlevel.checkpoint()
+        assert not transport.closed
+
+    async def test_a_failure_closes_the_stream_and_goes_on(self) -> None:
+        transport = FakeStream()
+        with pytest.raises(TruncatedError, match="in the middle"):
+            async with closed_on_failure(LayeredStream(transport)):
+                raise TruncatedError("in the middle")
+        assert transport.closed
+
+    async def test_a_cancelled_block_closes_the_stream(self) -> None:
+        transport = FakeStream()
+        with trio.CancelScope() as scope:
+            async with closed_on_failure(LayeredStream(transport)):
+                scope.cancel()
+                await transport.receive_some()
+        assert scope.cancelled_caught
+        assert transport.closed

@@ -82,18 +82,26 @@ parametrize_layers = pytest.mark.parametrize(
 AddLayers = Callable[[Transports, Credentials], Awaitable[Pair]]
 
 
-@parametrize_layers
-@pytest.mark.parametrize("transport", [memory, lockstep, sockets])
-async def test_a_layered_stream_is_a_two_way_stream(
+def makers(
     add_layers: AddLayers, transport: Callable[[], Transports], localhost: Credentials
-) -> None:
+) -> tuple[Maker, Maker]:
+    """What makes pairs of streams, and pairs that take no byte which nobody reads."""
+
     async def make() -> Pair:
         return await add_layers(transport(), localhost)
 
     async def make_clogged() -> Pair:
         return await add_layers(lockstep(), localhost)
 
-    await check_two_way_stream(make, make_clogged)
+    return make, make_clogged
+
+
+@parametrize_layers
+@pytest.mark.parametrize("transport", [memory, lockstep, sockets])
+async def test_a_layered_stream_is_a_two_way_stream(
+    add_layers: AddLayers, transport: Callable[[], Transports], localhost: Credentials
+) -> None:
+    await check_two_way_stream(*makers(add_layers, transport, localhost))
 
 
 @parametrize_layers
@@ -101,10 +109,4 @@ async def test_a_layered_stream_is_a_two_way_stream(
 async def test_a_layered_stream_is_a_half_closeable_stream(
     add_layers: AddLayers, transport: Callable[[], Transports], localhost: Credentials
 ) -> None:
-    async def make() -> Pair:
-        return await add_layers(transport(), localhost)
-
-    async def make_clogged() -> Pair:
-        return await add_layers(lockstep(), localhost)
-
-    await check_half_closeable_stream(make, make_clogged)
+    await check_half_closeable_stream(*makers(add_layers, transport, localhost))

@@ -2,13 +2,14 @@
 
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
-from dialers import make_dialer, secure_dialer
+from cancelling import cancel_after
+from dialers import Dial, make_dialer, secure_dialer
 from identities import Authority, make_authority
 from loopback import Handler, TLSStream, open_server, tls_handler, wait_for_end
 from stand_in_proxies import StandIn
@@ -19,6 +20,7 @@ from dbproxy.errors import Code, UpstreamError
 from dbproxy.identity import Identity
 from dbproxy.layers import TLSError
 from dbproxy.protocols import protocol_named
+from dbproxy.relay import LayeredStream
 from dbproxy.upstream import (
     ProxyAddress,
     UpstreamConnection,
@@ -32,13 +34,6 @@ ALPN = (PING, PLAIN)
 PATIENCE = 10.0
 SSL_REQUEST = b"\0\0\0\x08\x04\xd2\x16\x2f"
 POSTGRES = protocol_named("postgres")
-
-Dial = Callable[..., Awaitable[UpstreamConnection]]
-
-
-@pytest.fixture(scope="module")
-def localhost(web_authority: Authority) -> Credentials:
-    return make_credentials(web_authority, "localhost", "127.0.0.1")
 
 
 @pytest.fixture
@@ -316,18 +311,11 @@ class TestCancellation:
     ) -> None:
         context = server_context(localhost, alpn=ALPN)
         async with open_server(tls_handler(context, wait_for_end)) as port:
-            dialled: list[UpstreamConnection] = []
 
-            async def keep() -> None:
-                dialled.append(await dial(port))
+            async def connect() -> LayeredStream:
+                return (await dial(port)).stream
 
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(keep)
-                for _ in range(checkpoints):
-                    await trio.lowlevel.checkpoint()
-                nursery.cancel_scope.cancel()
-            for upstream in dialled:
-                await upstream.stream.aclose()
+            await cancel_after(checkpoints, connect)
 
 
 class WithoutRouting:

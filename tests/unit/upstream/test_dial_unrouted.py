@@ -1,11 +1,11 @@
 """Dialling with TLS routing off: TLS begins inside of the database protocol, or is the client's."""
 
 import socket
-from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
-from dialers import make_dialer
+from cancelling import cancel_after
+from dialers import Dial, make_dialer
 from identities import Authority, make_authority
 from lab_client import SSL_REQUEST, exactly
 from loopback import Handler, TLSStream, open_server, tls_handler, wait_for_end
@@ -14,16 +14,10 @@ from tls_peers import Credentials, make_credentials, server_context
 from dbproxy.errors import Code, Prospect, UpstreamError
 from dbproxy.identity import Identity
 from dbproxy.protocols.postgres import Postgres
+from dbproxy.relay import LayeredStream
 from dbproxy.upstream import ProxyAddress, UpstreamConnection, UpstreamTrust
 
 PATIENCE = 10.0
-
-Dial = Callable[..., Awaitable[UpstreamConnection]]
-
-
-@pytest.fixture(scope="module")
-def localhost(web_authority: Authority) -> Credentials:
-    return make_credentials(web_authority, "localhost", "127.0.0.1")
 
 
 @pytest.fixture
@@ -71,6 +65,8 @@ def saying(answer: bytes) -> Handler:
     async def serve(stream: trio.SocketStream) -> None:
         await exactly(stream, len(SSL_REQUEST))
         await stream.send_all(answer)
+        if answer:
+            await stream.receive_some()  # unread bytes would make its end a reset
 
     return serve
 
@@ -176,15 +172,8 @@ async def test_cancelled_after_any_number_of_steps_no_socket_is_left(
     checkpoints: int, dial: Dial, localhost: Credentials
 ) -> None:
     async with open_server(accepting(localhost)) as port:
-        dialled: list[UpstreamConnection] = []
 
-        async def keep() -> None:
-            dialled.append(await dial(port))
+        async def connect() -> LayeredStream:
+            return (await dial(port)).stream
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(keep)
-            for _ in range(checkpoints):
-                await trio.lowlevel.checkpoint()
-            nursery.cancel_scope.cancel()
-        for upstream in dialled:
-            await upstream.stream.aclose()
+        await cancel_after(checkpoints, connect)

@@ -1,10 +1,10 @@
 """One HTTP exchange: what is asked, answers split anywhere, and peers that speak something else."""
 
 import tracemalloc
-from itertools import pairwise
 
 import pytest
 import trio
+from cuts import cut_at
 from hypothesis import given
 from hypothesis import strategies as st
 from stream_ends import FakeStream, receive_all
@@ -27,11 +27,6 @@ SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: alpn\r\nConnection: Up
 
 async def ask(request: HTTPRequest, *pieces: bytes, max_body: int = KIB) -> HTTPResponse:
     return await exchange(LayeredStream(FakeStream(*pieces, b"")), request, max_body=max_body)
-
-
-def cut(wire: bytes, cuts: list[int]) -> list[bytes]:
-    edges = sorted({0, len(wire), *(place % (len(wire) + 1) for place in cuts)})
-    return [wire[start:end] for start, end in pairwise(edges)]
 
 
 class TestAsking:
@@ -241,7 +236,7 @@ class TestHostileAnswers:
 
     @given(st.sampled_from([OK, CHUNKED, UNTIL_CLOSED]), st.lists(st.integers(0, 300), max_size=8))
     def test_cuts_anywhere_change_nothing(self, wire: bytes, cuts: list[int]) -> None:
-        response = trio.run(ask, GET, *cut(wire, cuts))
+        response = trio.run(ask, GET, *cut_at(wire, cuts))
         assert (response.status, response.body) == (200, b"{}")
 
 

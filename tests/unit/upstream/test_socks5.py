@@ -1,8 +1,7 @@
 """The SOCKS5 client against bytes: handshakes split at every byte, refusals, and nonsense."""
 
-from itertools import pairwise
-
 import pytest
+from cuts import cut_at
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -200,15 +199,14 @@ class TestNoSOCKS:
 
 
 def outcome(wire: bytes, cuts: list[int]) -> tuple[object, bytes]:
-    edges = sorted({0, len(wire), *(cut % (len(wire) + 1) for cut in cuts)})
     socks = client(user="user", password="p@ssword")
     behind = b""
     try:
-        for start, end in pairwise(edges):
+        for piece in cut_at(wire, cuts):
             if socks.connected:
-                behind += wire[start:end]
+                behind += piece
             else:
-                socks.receive(wire[start:end])
+                socks.receive(piece)
     except SOCKS5Error as error:
         return error.failure, b""
     return socks.connected, socks.trailing + behind
