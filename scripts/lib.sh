@@ -84,8 +84,22 @@ provide_redis() {
     type redis-server redis-cli &>/dev/null || install_packages redis-server
 }
 
-# provide_mariadb: MariaDB's server and client are installed, from packages that start no service.
+# provide_mariadb: MariaDB's server, client and load generator are installed, from packages that start no
+# service.
 provide_mariadb() {
-    (PATH="$PATH:/usr/sbin" && type mariadbd mariadb-install-db mariadb) &>/dev/null ||
-        install_packages mariadb-server-core mariadb-client-core
+    (PATH="$PATH:/usr/sbin" && type mariadbd mariadb-install-db mariadb mariadb-slap) &>/dev/null ||
+        install_packages mariadb-server-core mariadb-client
+}
+
+# provide_freetds: tsql, FreeTDS' client for SQL Server, is on the PATH.
+provide_freetds() {
+    type tsql &>/dev/null || install_packages freetds-bin
+}
+
+# provide_databases: what the tests need of these.
+provide_databases() {
+    provide_psql
+    provide_redis
+    provide_mariadb
+    provide_freetds
 }

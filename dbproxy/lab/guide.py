@@ -45,6 +45,7 @@ def tbot_yaml(
     db_user: str = DATABASE_USER,
     certificate_ttl: str = "1h",
     renewal_interval: str = "20m",
+    templates: Sequence[str] = (),
 ) -> str:
     """Returns a tbot.yaml (v1) that writes one database certificate.
 
@@ -58,12 +59,15 @@ def tbot_yaml(
         db_user: the route's database user.
         certificate_ttl: lifetime of certificates, in Go's notation.
         renewal_interval: time between renewals, in Go's notation.
+        templates: further files for clients that want such, as ``mongo``.
     """
     output = {
         "directory": str(destination),
         "roles": list(roles),
         "database": {"service": service, "database": db_name, "username": db_user},
     }
+    if templates:
+        output["configs"] = list(templates)
     config = {
         "auth_server": proxy,
         "onboarding": {

@@ -13,10 +13,12 @@ import trio
 
 from dbproxy.lab.streams import READ_SIZE
 from dbproxy.lab.tdswire import (
+    ATTENTION,
     LOGIN7,
     SQL_BATCH,
     Request,
     RequestBuffer,
+    attention_acknowledged,
     login_accepted,
     login_names,
     nothing,
@@ -31,7 +33,7 @@ HEADERS_LENGTH: Final = 4
 async def serve_sql_server(stream: trio.abc.Stream) -> None:
     """Serves one connection to its end and closes it.
 
-    ``SELECT REPLICATE('x', 1000)`` gives that, any other batch its own text.
+    ``SELECT REPLICATE('x', 1000)`` gives that, ``SET …`` nothing, any other batch its own text.
     """
     buffer = RequestBuffer()
     async with stream:
@@ -47,9 +49,13 @@ async def serve_sql_server(stream: trio.abc.Stream) -> None:
 def _answer(request: Request) -> bytes:
     if request.kind == LOGIN7:
         return login_accepted(login_names(request.payload)[1])
+    if request.kind == ATTENTION:
+        return attention_acknowledged()
     if request.kind != SQL_BATCH:
         return nothing()
     headers = int.from_bytes(request.payload[:HEADERS_LENGTH], "little")
     sql = request.payload[headers:].decode("utf-16-le")
+    if sql.startswith("SET "):
+        return nothing()
     replicate = REPLICATE.fullmatch(sql.strip())
     return one_value(replicate[1] * int(replicate[2]) if replicate else sql)

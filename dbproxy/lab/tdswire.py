@@ -14,6 +14,7 @@ from dbproxy.lab.errors import LabError
 
 SQL_BATCH: Final = 1
 TABULAR: Final = 4
+ATTENTION: Final = 6
 LOGIN7: Final = 16
 PRELOGIN: Final = 18
 HEADER: Final = struct.Struct(">BBH4x")
@@ -23,6 +24,8 @@ MAX_MESSAGE: Final = 32 * 1024 * 1024
 """Bytes of a message: a whole SQL batch."""
 
 NOT_SUPPORTED: Final = 2
+DONE_COUNT: Final = 0x10
+DONE_ATTENTION: Final = 0x20
 VERSION: Final = bytes((15, 0, 7, 208, 0, 0))
 TDS_7_4: Final = 0x74000004
 COLLATION: Final = bytes((9, 4, 208, 0, 52))
@@ -131,9 +134,14 @@ def nothing() -> bytes:
     return message(done())
 
 
-def done(*, rows: int = 0) -> bytes:
+def attention_acknowledged() -> bytes:
+    """Returns the answer to an ATTENTION: nothing is left of the request before."""
+    return message(done(status=DONE_ATTENTION))
+
+
+def done(*, rows: int = 0, status: int = 0) -> bytes:
     """Returns the token that ends a result."""
-    return struct.pack("<BHHQ", 0xFD, 0x10 if rows else 0, 0, rows)
+    return struct.pack("<BHHQ", 0xFD, status | (DONE_COUNT if rows else 0), 0, rows)
 
 
 def _token(kind: int, body: bytes) -> bytes:

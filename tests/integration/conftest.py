@@ -1,17 +1,33 @@
 """The whole chain for each test: a real client, dbproxy, the lab, a real PostgreSQL."""
 
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from database_clients import Psql
+from mariadb_server import SCHEMA, MariaDB, mariadb_server
 from odd_pieces import MEBIBYTE
 from running_proxy import Destination, ProxyIn, running_proxy
+from stage import Stage, running_stage
 
 from dbproxy import Mode
 from dbproxy.lab import Lab
 from dbproxy.lab.keys import PrivateKey, new_rsa_key
+from dbproxy.lab.postgres import EmbeddedPostgres
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDB]:
+    """A running MariaDB with database `example` and its user `alice`.
+
+    User `bob` and database `secret` exist too, for what a role must not allow, and user `carol`,
+    who has a password.
+    """
+    with mariadb_server() as server:
+        server.execute(SCHEMA)
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +62,19 @@ def proxy_in(lab: Lab, destination: Destination) -> ProxyIn:
         return running_proxy(mode, lab, destination.directory, **settings)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def stage(
+    postgres: EmbeddedPostgres,
+    mariadb: MariaDB,
+    rsa_keys: tuple[PrivateKey, PrivateKey],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Stage]:
+    """Databases of many protocols, and dbproxy in front of each, for tests that block."""
+    directory = tmp_path_factory.mktemp("stage")
+    with running_stage(postgres, mariadb, directory, rsa_keys) as stage:
+        yield stage
 
 
 @pytest.fixture(scope="session")

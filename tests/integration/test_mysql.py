@@ -1,7 +1,7 @@
 """MySQL through the whole chain: real clients, dbproxy, the lab, a real MariaDB."""
 
 import shlex
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import pytest
 import trio
 from database_clients import in_thread
 from lab_client import until
-from mariadb_server import MariaDB, mariadb_server
+from mariadb_server import MariaDB
 from mysql_clients import pymysql_connect, query, run_mariadb, with_pymysql
 from running_proxy import (
     PATIENCE,
@@ -31,24 +31,7 @@ from dbproxy.lab.alerts import Alert
 from dbproxy.lab.handshake import Handshake
 from dbproxy.lab.relay import relay
 
-SCHEMA = """
-CREATE USER alice@localhost; CREATE USER bob@localhost;
-CREATE DATABASE example; CREATE DATABASE secret;
-GRANT ALL ON example.* TO alice@localhost;
-CREATE USER carol@localhost IDENTIFIED VIA mysql_native_password USING PASSWORD('secret');
-GRANT ALL ON example.* TO carol@localhost;
-USE example;
-CREATE TABLE greetings (id INT PRIMARY KEY, words VARCHAR(50) NOT NULL);
-INSERT INTO greetings VALUES (1, 'hello'), (2, 'bonjour'), (3, 'grüß Gott');
-"""
 VERSION = "8.4.99-example"
-
-
-@pytest.fixture(scope="module")
-def mariadb() -> Iterator[MariaDB]:
-    with mariadb_server() as server:
-        server.execute(SCHEMA)
-        yield server
 
 
 @pytest.fixture

@@ -144,12 +144,6 @@ async def test_a_client_without_tls_is_told_that_it_is_required(proxy_in: ProxyI
     assert (record.outcome, record.code) == ("abandoned", "client-not-tls")
 
 
-async def test_a_client_without_certificate_prints_why(proxy_in: ProxyIn) -> None:
-    async with proxy_in(Mode.TERMINATE) as proxy:
-        with pytest.raises(pytds.OperationalError, match=r"\[client-certificate-missing\]"):
-            await in_thread(ask, proxy, "SELECT 1")
-
-
 @checked_modes
 async def test_teleport_is_down(
     mode: Mode, lab: Lab, proxy_in: ProxyIn, client_certificate: Callable[[RunningProxy], None]

@@ -35,6 +35,17 @@ SETTINGS: Final = (
     "--performance-schema=OFF",
     "--character-set-server=utf8mb4",
 )
+SCHEMA: Final = """
+CREATE USER alice@localhost; CREATE USER bob@localhost;
+CREATE DATABASE example; CREATE DATABASE secret;
+GRANT ALL ON example.* TO alice@localhost;
+CREATE USER carol@localhost IDENTIFIED VIA mysql_native_password USING PASSWORD('secret');
+GRANT ALL ON example.* TO carol@localhost;
+USE example;
+CREATE TABLE greetings (id INT PRIMARY KEY, words VARCHAR(50) NOT NULL);
+INSERT INTO greetings VALUES (1, 'hello'), (2, 'bonjour'), (3, 'grüß Gott');
+"""
+"""What tests begin with."""
 
 
 @dataclass

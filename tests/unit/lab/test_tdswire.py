@@ -11,7 +11,15 @@ from tds_messages import LOGIN7, OFF, TABULAR, login, login_payload, packet, pre
 from dbproxy.lab.errors import LabError
 from dbproxy.lab.sqlserver import serve_sql_server
 from dbproxy.lab.sqlserver_handler import agree_on_no_encryption
-from dbproxy.lab.tdswire import RequestBuffer, login_names, message, one_value, prelogin_answer
+from dbproxy.lab.tdswire import (
+    RequestBuffer,
+    attention_acknowledged,
+    login_names,
+    message,
+    nothing,
+    one_value,
+    prelogin_answer,
+)
 
 
 def batch(sql: str) -> bytes:
@@ -65,6 +73,10 @@ async def test_a_client_is_logged_in_and_echoed() -> None:
         assert await far.receive_some() == one_value("SELECT 1")
         await far.send_all(batch("SELECT REPLICATE('x', 3)"))
         assert await far.receive_some() == one_value("xxx")
+        await far.send_all(batch("SET ANSI_NULLS ON"))
+        assert await far.receive_some() == nothing()
+        await far.send_all(packet(6, b""))
+        assert await far.receive_some() == attention_acknowledged()
 
 
 async def test_the_proxy_agrees_on_no_encryption() -> None:
