@@ -35,12 +35,15 @@ __all__ = [
     "InsecureChoice",
     "Level",
     "Listening",
+    "PrewarmFailed",
+    "PrewarmUnavailable",
     "Stopped",
     "Subscriber",
     "SupervisorLost",
     "TunnelFailed",
     "UpstreamConnected",
     "UpstreamDiscovered",
+    "UpstreamReady",
     "UpstreamRetried",
     "WorkerFailed",
     "WorkerStarted",
@@ -80,7 +83,8 @@ class ConnectionRecord:
             it (`passthrough`), and before its first message.
         database_name: The database that it asked for, likewise.
         generation: Which generation of the identity the connection used; 0 when it used none.
-        attempts: How many times the upstream was dialled for it; 0 when it was not.
+        attempts: How many upstream connections were tried for it; 0 when none was.
+        prewarmed: Whether the last of them was ready before the client came.
         bytes_up: Bytes of the database protocol from client to upstream.
         bytes_down: Bytes of the database protocol from upstream to client.
         opened_at: When the client was accepted, in UTC.
@@ -102,6 +106,7 @@ class ConnectionRecord:
     database_name: str | None
     generation: int
     attempts: int
+    prewarmed: bool = False
     bytes_up: int
     bytes_down: int
     opened_at: datetime
@@ -367,6 +372,7 @@ class UpstreamConnected(Event):
         resumed: Whether an earlier TLS session was resumed.
         upgraded: Whether it went through a connection upgrade.
         duration: Seconds that dialling took.
+        prewarmed: Whether that was before the client came.
     """
 
     name: ClassVar[str] = "upstream-connected"
@@ -378,6 +384,7 @@ class UpstreamConnected(Event):
     resumed: bool
     upgraded: bool
     duration: float
+    prewarmed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -401,6 +408,50 @@ class UpstreamRetried(Event):
     reason: str
     pause: float
     renewed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamReady(Event):
+    """A connection to the Teleport Proxy waits for the next client.
+
+    Attributes:
+        address: What was dialled.
+        generation: Which generation of the identity it was made with.
+        resumed: Whether an earlier TLS session was resumed.
+        duration: Seconds that dialling took.
+    """
+
+    name: ClassVar[str] = "upstream-ready"
+    level: ClassVar[Level] = Level.DEBUG
+    address: str
+    generation: int
+    resumed: bool
+    duration: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrewarmUnavailable(Event):
+    """Connections were to be ready before clients come, and will not be."""
+
+    name: ClassVar[str] = "prewarm-unavailable"
+    level: ClassVar[Level] = Level.WARNING
+    reason: str
+    next_step: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrewarmFailed(Event):
+    """No connection could be made ready for the next client, who will wait for its own.
+
+    Published when that begins, and at most once a minute; it is tried again, with pauses of up to
+    half a minute, as long as clients come.
+    """
+
+    name: ClassVar[str] = "prewarm-failed"
+    level: ClassVar[Level] = Level.WARNING
+    code: Code
+    reason: str
+    next_step: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

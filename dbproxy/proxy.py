@@ -179,6 +179,8 @@ class DatabaseProxy:
             with self._accepting:
                 async with trio.open_nursery() as background:
                     background.start_soon(self._keep_fresh, prepared)
+                    if handler.bridge.ready is not None:
+                        background.start_soon(handler.bridge.ready.run)
                     await accept_connections(
                         prepared.listener, handler.handle, connections, self._events.publish
                     )

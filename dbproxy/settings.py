@@ -473,6 +473,19 @@ class Settings:
             metavar="N",
         ),
     )
+    prewarm: int = field(
+        default=0,
+        metadata=_option(
+            "--prewarm",
+            help="How many connections to the Teleport Proxy to have ready, so that new clients"
+            " need not wait for one: while clients come, and for a minute after the last. Only for"
+            " protocols whose session begins with the client's first message: PostgreSQL,"
+            " CockroachDB and SQL Server.",
+            kind=Kind.COUNT,
+            scope=Scope.SERVE,
+            metavar="N",
+        ),
+    )
     prologue_timeout: float = field(
         default=10 * SECONDS,
         metadata=_option(
@@ -522,6 +535,8 @@ class Settings:
             raise UsageError("--max-handshakes must be at least 1")
         if not 1 <= self.workers <= MOST_WORKERS:
             raise UsageError(f"--workers must be 1 to {MOST_WORKERS}")
+        if self.prewarm < 0:
+            raise UsageError("--prewarm must not be negative")
         for name in ("connect_grace", "drain_timeout", "wait_for_identity"):
             if getattr(self, name) < 0:
                 raise UsageError(f"--{name.replace('_', '-')} must not be negative")
