@@ -19,6 +19,7 @@ from dbproxy.events import (
     Event,
     InsecureChoice,
     Listening,
+    PrewarmUnavailable,
     Stopped,
     Subscriber,
     SupervisorLost,
@@ -43,7 +44,7 @@ from dbproxy.workers.messages import (
 
 __all__ = ["Worker"]
 
-_TOLD_AT_START: Final = (Listening, InsecureChoice, AuthoritiesPassedOver)
+_TOLD_AT_START: Final = (Listening, InsecureChoice, AuthoritiesPassedOver, PrewarmUnavailable)
 """By the supervisor, which has the same settings."""
 _SUMMED_UP: Final = (DrainingStarted, Stopped)
 """By the supervisor; in our log only with --debug, or when this process ends alone."""

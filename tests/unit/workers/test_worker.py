@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import pytest
 import trio
 from cryptography.hazmat.primitives.serialization import Encoding
-from identities import Cluster, write_destination
+from identities import Cluster, subject_attributes, write_destination
 from lab_client import until
 from loopback import open_server, tls_handler, wait_for_end
 from proxy_bench import ONLY_ECHOES, PATIENCE, SSL_REQUEST, STARTUP, echo
@@ -132,6 +132,16 @@ async def test_it_serves_what_it_has_inherited_and_tells_only_what_is_its_own(
     assert bench.logged(IdentityLoaded)
     for kind in Listening, InsecureChoice, DrainingStarted, Stopped:
         assert bench.logged(kind) == []
+
+
+async def test_what_all_workers_would_say_alike_at_start_is_left_to_the_supervisor(
+    destination: Path, cluster: Cluster, upstream_context: ssl.SSLContext
+) -> None:
+    write_destination(destination, cluster, attributes=subject_attributes(protocol="mysql"))
+    async with running(destination, upstream_context, prewarm=2, insecure=True) as bench:
+        await bench.hears(Ready())
+        bench.channel.send(Stop())
+    assert {type(event) for event in bench.log} == {IdentityLoaded}
 
 
 async def test_stopping_drains_and_the_numbers_are_reported(
