@@ -65,7 +65,7 @@ not Teleport; where it does not know what Teleport's words would be, it closes t
 | connect | connecting with what the start message says, and closing |
 | query | one row |
 | large result | 4 MiB in 64 rows, each byte compared |
-| reconnect | the Teleport Proxy is restarted while the connection is open, and the next question is answered: by the same client object (*by itself*), or by a new connection after an error (*anew*) |
+| reconnect | the Teleport Proxy is restarted while the connection is open, and the next question is answered: by the same client object (*by itself*), or by a new connection after an error (*anew*); a program is run again |
 | denied user | a database user that the role does not allow |
 | foreign certificate | a client certificate of another cluster |
 | no certificate | TLS without a client certificate |

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from ssl import SSLContext, create_default_context
@@ -123,7 +124,7 @@ class Driver(ABC):
     without_certificates: ClassVar[bool] = False
     leaves_sockets: ClassVar[bool] = False
 
-    @property
+    @cached_property
     def version(self) -> str:
         """Which version is installed."""
         return version(self.name)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 from pymongo import AsyncMongoClient, MongoClient
@@ -97,7 +98,7 @@ class AsyncPyMongo(PyMongo):
     leaves_sockets = True
     note = ""
 
-    @property
+    @cached_property
     def version(self) -> str:
         return PyMongo().version
 

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import asyncmy
@@ -47,7 +48,7 @@ class Mariadb(Driver):
     errors = (ProgramFailed,)
     is_program = True
 
-    @property
+    @cached_property
     def version(self) -> str:
         return run_program(["mariadb", "--version"]).partition("Distrib ")[2].partition(",")[0]
 

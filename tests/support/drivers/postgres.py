@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import asyncpg
@@ -67,7 +68,7 @@ class Psql(Driver):
     errors = (ProgramFailed,)
     is_program = True
 
-    @property
+    @cached_property
     def version(self) -> str:
         return first_version(run_program(["psql", "--version"]))
 

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
@@ -48,7 +49,7 @@ class RedisCli(Driver):
     errors = (ProgramFailed,)
     is_program = True
 
-    @property
+    @cached_property
     def version(self) -> str:
         return first_version(run_program(["redis-cli", "--version"]))
 
@@ -82,7 +83,7 @@ class RedisPy(Driver):
     errors = (redis.RedisError,)
     reconnects = True
 
-    @property
+    @cached_property
     def version(self) -> str:
         return version("redis")
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from unittest.mock import patch
 
@@ -109,7 +110,7 @@ class Tsql(Driver):
     without_certificates = True
     note = "FreeTDS has no option for a client certificate, so it is for `--tunnel`."
 
-    @property
+    @cached_property
     def version(self) -> str:
         return first_version(run_program(["tsql", "-C"]).partition("Version:")[2])
 
