@@ -47,7 +47,7 @@ from dbproxy.protocols.mysql_login import MySQLLogin
 from dbproxy.protocols.mysql_verdict import MySQLVerdictReader
 from dbproxy.protocols.recognise import recognise_at_once
 from dbproxy.protocols.uris import URI
-from dbproxy.protocols.wire import Wire
+from dbproxy.protocols.wire import Wire, shortened
 from dbproxy.protocols.wire.mysql import refusal_packet
 from dbproxy.protocols.wire.mysql_packets import (
     ERR,
@@ -247,7 +247,7 @@ class MySQLGreetingReader(GreetingReader):
 
 
 def _refused_by_upstream(packet: Packet) -> UpstreamError:
-    text = error_text(packet.payload)
+    text = shortened(error_text(packet.payload))
     return UpstreamError(
         Code.UPSTREAM_PROTOCOL_ERROR,
         f"the Teleport Proxy said in place of a greeting: {text}",

@@ -59,7 +59,7 @@ from dbproxy.protocols.sqlserver_client import (
     sqlserver_variables,
 )
 from dbproxy.protocols.uris import URI
-from dbproxy.protocols.wire import Wire, one_line
+from dbproxy.protocols.wire import Wire, one_line, shortened
 from dbproxy.protocols.wire.mysql import told_to_the_silent
 from dbproxy.protocols.wire.tds import TDSWire
 from dbproxy.protocols.wire.tds_packets import (
@@ -257,7 +257,7 @@ class SQLServerPrelogin(Conversation):
 
 def _check(answer: Message) -> None:
     if (text := error_text(answer.payload)) is not None:
-        raise _broken(f"said instead of an answer to PRELOGIN: {text}")
+        raise _broken(f"said instead of an answer to PRELOGIN: {shortened(text)}")
     if encryption_of(answer.payload) in _WANTS_TLS:
         raise _broken(
             "wants TLS inside of the SQL Server protocol, though we have shown our certificate"

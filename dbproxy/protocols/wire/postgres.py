@@ -6,7 +6,7 @@ What the first packets mean in each mode is told by `dbproxy.protocols.postgres`
 from typing import Final
 
 from dbproxy.errors import Code, DBProxyError
-from dbproxy.protocols.wire.base import Wire
+from dbproxy.protocols.wire.base import Wire, shortened
 
 __all__ = ["PostgresWire", "error_response", "sqlstate_of"]
 
@@ -81,5 +81,5 @@ class PostgresWire(Wire):
 
     def refusal(self, received: bytes, error: DBProxyError) -> bytes:
         del received
-        message = f"dbproxy: {error.message} [{error.code}]"
+        message = f"dbproxy: {shortened(error.message)} [{error.code}]"
         return error_response(sqlstate_of(error.code), message, error.problem.client_hint)

@@ -46,6 +46,8 @@ WIRES: dict[str, tuple[Wire, list[bytes]]] = {
         for name, all_sent in beginnings.OF_PROTOCOL.items()
     },
 }
+GOING_ON = {"tds": login(), "spanner": b"\0\0\1\1\5\0\0\0\1\x82"}
+"""What asks for the answer that a client prints, where that is not the first message."""
 HOSTILE = {
     "tls": [b"\x16\xff", b"\xff" * ENOUGH],
     "ssh": [b"\xff" * ENOUGH],
@@ -118,6 +120,20 @@ class TestRefusals:
         answering = wire.further(data, error)
         for piece in more:
             assert answering is None or isinstance(answering(piece), bytes)
+
+    @pytest.mark.parametrize("message", ["x" * 70_000, "漢" * 70_000, "\0" * 70_000, "/\udcff"])
+    def test_a_cause_that_nothing_has_room_for_or_that_is_no_text_is_told_all_the_same(
+        self, name: str, message: str
+    ) -> None:
+        wire, (beginning, *_) = WIRES[name]
+        error = UpstreamError(Code.UPSTREAM_PROTOCOL_ERROR, message)
+        told = wire.refusal(beginning, error)
+        if (answering := wire.further(beginning, error)) is not None:
+            told += answering(GOING_ON.get(name, b""))
+        largest_frame = 16 * 1024  # that every HTTP/2 client takes
+        assert len(told) < (largest_frame if name == "spanner" else 2 * largest_frame)
+        if name != "tls":
+            assert "[upstream-protocol-error]" in told.decode(errors="replace").replace("\0", "")
 
     @pytest.mark.parametrize(
         "junk",
