@@ -26,6 +26,7 @@ __all__ = [
     "HEADER_SIZE",
     "LARGEST_LOGIN_PACKET",
     "LONGEST_ERROR_TEXT",
+    "SEQUENCE_NUMBERS",
     "MalformedPacketError",
     "Packet",
     "PacketReader",
@@ -59,7 +60,7 @@ token of Kerberos as much; what is larger could only be meant to fill our memory
 _TLS_REQUEST_SIZE: Final = 32
 LONGEST_ERROR_TEXT: Final = 511
 """Bytes of an error's text that clients keep (`MYSQL_ERRMSG_SIZE`, with its final zero)."""
-_SEQUENCE_NUMBERS: Final = 256
+SEQUENCE_NUMBERS: Final = 256
 
 
 class MalformedPacketError(Exception):
@@ -129,7 +130,7 @@ class PacketReader:
 
 def encode_packet(sequence: int, payload: bytes) -> bytes:
     """The packet as it is sent; numbers begin anew behind 255."""
-    return len(payload).to_bytes(3, "little") + bytes([sequence % _SEQUENCE_NUMBERS]) + payload
+    return len(payload).to_bytes(3, "little") + bytes([sequence % SEQUENCE_NUMBERS]) + payload
 
 
 def greeting_offers_tls(greeting: bytes) -> bool:

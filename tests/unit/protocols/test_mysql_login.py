@@ -46,7 +46,7 @@ CACHING_WITH_PUBLIC_KEY: Exchange = [
     (SERVER, 8, b"\xff\x15\x04#28000Access denied"),
 ]
 LONG: Exchange = [
-    *((who, number, b"\2more") for number in range(2, 600) for who in (SERVER, CLIENT)),
+    *((CLIENT if number % 2 else SERVER, number, b"\2more") for number in range(2, 600)),
     (SERVER, 600, b"\0\0\0"),
 ]
 LOGINS = {
@@ -106,6 +106,15 @@ def test_what_follows_the_login_is_left_alone() -> None:
 def test_what_came_with_the_first_packet_is_not_lost() -> None:
     login = MySQLLogin(Packet(2, response_payload()), packet(3, b"more"))
     assert login.begin().to_upstream == packet(1, response_payload()) + packet(2, b"more")
+
+
+def test_commands_of_a_client_that_does_not_wait_for_the_ok_keep_their_numbers() -> None:
+    commands = packet(0, b"\3SELECT 1") + packet(0, b"\3SELECT 2")
+    login = MySQLLogin(Packet(2, response_payload()), commands[:20])
+    assert login.begin().to_upstream == packet(1, response_payload()) + commands[:13]
+    assert login.from_client(commands[20:]).to_upstream == commands[13:]
+    assert login.from_upstream(ok(2)).to_client == ok(3)
+    assert login.over
 
 
 @pytest.mark.parametrize(
