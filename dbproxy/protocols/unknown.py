@@ -41,8 +41,8 @@ class _Bytes(Wire):
 class _PassingPrologue(ClientFirstPrologue):
     """For passthrough: the client talks with Teleport about everything, TLS included."""
 
-    def receive(self, data: bytes) -> Sequence[PrologueEvent]:
-        if self.started or not data:
+    def _read(self, data: bytes) -> Sequence[PrologueEvent]:
+        if self._received or not data:
             return []
         self._received = data
         return [Carry(data, authenticate=False)]

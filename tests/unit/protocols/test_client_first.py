@@ -104,7 +104,7 @@ FOREIGN = [
     (beginnings.HTTP, "an HTTP request", b"HTTP/1.1 400 "),
     (beginnings.HTTP2, "an HTTP/2 preface", b"\0\0\0\4\0"),
     (beginnings.POSTGRES, "a PostgreSQL packet", b"E\0"),
-    (beginnings.POSTGRES_SSL, "a PostgreSQL packet", b"E\0"),
+    (beginnings.POSTGRES_SSL, "a PostgreSQL packet", b"N"),
     (beginnings.REDIS, "a Redis command", b"-ERR "),
     (beginnings.MONGODB, "a MongoDB message", b""),
     (beginnings.CASSANDRA, "a CQL frame", b"\x84"),

@@ -14,7 +14,7 @@ from dbproxy.errors import ClientError, Code, DBProxyError, UpstreamError
 from dbproxy.protocols import protocol_named
 from dbproxy.protocols.client_first import ClientFirst
 from dbproxy.protocols.wire import Wire
-from dbproxy.protocols.wire.postgres import PostgresWire
+from dbproxy.protocols.wire.postgres import PostgresWire, error_message
 from dbproxy.protocols.wire.ssh import SSH
 from dbproxy.protocols.wire.tds import TDSWire
 from dbproxy.protocols.wire.tds_packets import MessageReader, error_text
@@ -46,7 +46,7 @@ WIRES: dict[str, tuple[Wire, list[bytes]]] = {
         for name, all_sent in beginnings.OF_PROTOCOL.items()
     },
 }
-GOING_ON = {"tds": login(), "spanner": b"\0\0\1\1\5\0\0\0\1\x82"}
+GOING_ON = {"tds": login(), "postgres": beginnings.POSTGRES, "spanner": b"\0\0\1\1\5\0\0\0\1\x82"}
 """What asks for the answer that a client prints, where that is not the first message."""
 HOSTILE = {
     "tls": [b"\x16\xff", b"\xff" * ENOUGH],
@@ -208,3 +208,25 @@ class TestSQLServerClientsOnOtherPorts:
         answering = TDSWire().further(prelogin(OFF), DOWN)
         assert answering(b"\x10\1\0\1\0\0\0\0") == b""
         assert answering(login()) == b""
+
+
+class TestPostgreSQLClientsOnOtherPorts:
+    """Encryption is declined, so that there is a StartupMessage to answer with the error."""
+
+    SENT = beginnings.POSTGRES_GSSENC + beginnings.POSTGRES_SSL + beginnings.POSTGRES
+
+    @pytest.mark.parametrize("first", range(8, len(SENT)))
+    @pytest.mark.parametrize("size", [1, 3, 4096])
+    def test_the_startup_message_is_answered_however_it_is_cut(self, first: int, size: int) -> None:
+        wire, rest = PostgresWire(), self.SENT[first:]
+        answering = wire.further(self.SENT[:first], DOWN)
+        answers = [wire.refusal(self.SENT[:first], DOWN)]
+        answers += [answering(rest[at : at + size]) for at in range(0, len(rest), size)]
+        answer = b"".join(answers)
+        assert answer == b"NN" + error_message(DOWN)
+        assert b"[upstream-unreachable]" in answer
+
+    def test_it_is_answered_once(self) -> None:
+        answering = PostgresWire().further(beginnings.POSTGRES_SSL, DOWN)
+        assert answering(beginnings.POSTGRES) == error_message(DOWN)
+        assert answering(beginnings.POSTGRES) == b""
