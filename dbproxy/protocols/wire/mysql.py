@@ -36,6 +36,7 @@ _BY_SQLSTATE: Final = {
     "3D000": _NO_SUCH_DATABASE,
     "53000": _CON_COUNT_ERROR,
     "53300": _CON_COUNT_ERROR,
+    "57P03": _NO_CONNECTION_BEHIND,
     "XX000": _UNKNOWN_ERROR,
 }
 """By the SQLSTATE that PostgreSQL's clients are told, which sorts the problems."""

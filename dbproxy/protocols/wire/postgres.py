@@ -59,6 +59,10 @@ _SQLSTATES: Final = {
     Code.TOO_MANY_FILES: "53000",  # insufficient resources
     Code.UPSTREAM_CLOSED_EARLY: "08006",
     Code.UPSTREAM_PROTOCOL_ERROR: "08006",
+    Code.UPSTREAM_LOST: "08006",
+    Code.UPSTREAM_SILENT: "08006",
+    Code.CERTIFICATE_EXPIRED: "57P03",  # cannot connect now: ours, until tbot has renewed it
+    Code.CERTIFICATE_NOT_YET_VALID: "57P03",
     Code.SERVICE_NOT_FOUND: "3D000",
     Code.CONNECTION_LIMIT: "53300",
     Code.CLIENT_PROTOCOL_ERROR: "08P01",
@@ -67,7 +71,7 @@ _SQLSTATES: Final = {
     Code.INTERNAL_ERROR: "XX000",
 }
 _SQLSTATE_NOT_AUTHORIZED: Final = "28000"
-"""invalid_authorization_specification: all that is wrong with an identity, ours or the client's."""
+"""invalid_authorization_specification: who is not let in, and all that waiting does not mend."""
 
 
 def sqlstate_of(code: Code) -> str:

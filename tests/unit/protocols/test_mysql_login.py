@@ -135,7 +135,7 @@ def test_a_refusal_has_the_next_number() -> None:
     login.from_upstream(packet(2, b"\1\4"))
     assert login.refusal(problem)[3] == 4
     login.from_client(packet(4, b"secret\0"))
-    assert login.refusal(problem)[3:13] == b"\5\xff\x15\x04#28000"
+    assert login.refusal(problem)[3:13] == b"\5\xff\x95\x05#HY000"
 
 
 @given(
