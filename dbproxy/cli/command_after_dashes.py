@@ -5,6 +5,7 @@ from typing import Final
 import click
 
 from dbproxy.cli.settings_command import SettingsCommand
+from dbproxy.errors import UsageError
 
 __all__ = ["CommandAfterDashes", "words_after_dashes"]
 
@@ -22,12 +23,24 @@ class CommandAfterDashes(SettingsCommand):
     """
 
     metavar = "-- COMMAND [ARGUMENT]..."
+    allow_extra_args = True  # for a message that says where they belong
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Keep the words after `--`, and parse those before it."""
+        """Keep the words after `--`, and parse those before it.
+
+        Raises:
+            UsageError: There are more of those than the service, such as a command without `--`.
+        """
         end = args.index(_DASHES) if _DASHES in args else len(args)
         ctx.meta[_KEY] = tuple(args[end + 1 :])
-        return super().parse_args(ctx, args[:end])
+        super().parse_args(ctx, args[:end])
+        if ctx.args:
+            raise UsageError(
+                f"`{ctx.args[0]}` is one word too many: only the service comes before two dashes",
+                next_step="Give the rest behind them:"
+                f" `{ctx.command_path} [SERVICE] {self.metavar}`.",
+            )
+        return ctx.args
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         """As usual, and what follows."""
