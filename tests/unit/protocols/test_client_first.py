@@ -133,6 +133,12 @@ def test_another_protocol_is_told_in_its_own_words_what_this_port_carries(
     assert prologue.refusal(caught.value).startswith(answer)
 
 
+def test_a_key_that_begins_like_a_url_may_be_asked_for_at_a_terminal() -> None:
+    for sent in (b"GET hello\r\n", b"GET http\r\n"):
+        (event,) = open_prologue("redis", TUNNEL).receive(sent)
+        assert event == Carry(sent, authenticate=True)
+
+
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"redis"}))
 @pytest.mark.parametrize("sent", [b"\x7fELF\2\1\1\0", bytes(24), b"hello, world\r\n"])
 def test_what_nobody_knows_is_refused(name: str, sent: bytes) -> None:
