@@ -51,6 +51,7 @@ from dbproxy.protocols.wire import Wire, shortened
 from dbproxy.protocols.wire.mysql import refusal_packet
 from dbproxy.protocols.wire.mysql_packets import (
     ERR,
+    HEADER_SIZE,
     MalformedPacketError,
     Packet,
     PacketReader,
@@ -204,6 +205,9 @@ class MySQLGreeting(Greeting):
 
     Args:
         packet: As the upstream sent it.
+
+    Attributes:
+        packet: The same.
         offers_tls: Whether it says that clients may begin TLS.
 
     Raises:
@@ -216,7 +220,7 @@ class MySQLGreeting(Greeting):
 
     @property
     def size(self) -> int:
-        return len(self.packet.payload) + 4
+        return HEADER_SIZE + len(self.packet.payload)
 
     def prologue(self, mode: Mode, *, inside_tls: bool = False) -> MySQLAnswer:
         return MySQLAnswer(self, mode, inside_tls=inside_tls)
