@@ -8,7 +8,13 @@ from typing import Final
 
 import trio
 
-from dbproxy.downstream import ConnectionHandler, ListenAddress, UnixAddress, listen_address
+from dbproxy.downstream import (
+    ConnectionHandler,
+    ListenAddress,
+    ServerCertificate,
+    listen_address,
+    remove_name,
+)
 from dbproxy.downstream.accept import accept_connections
 from dbproxy.errors import Code, IdentityError
 from dbproxy.events import DrainingStarted, EventStream, Stopped, Subscriber
@@ -31,12 +37,33 @@ from dbproxy.wiring import (
     server_certificate,
 )
 
-__all__ = ["DatabaseProxy", "Prepared", "Started", "open_database_proxy", "serving"]
+__all__ = [
+    "DatabaseProxy",
+    "Inherited",
+    "Prepared",
+    "Started",
+    "not_running_yet",
+    "open_database_proxy",
+    "serving",
+]
 
 _START_AGAIN: Final = (
     "Check that tbot runs and renews (its log says why not), then start dbproxy again, or give"
     " --wait-for-identity."
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """What belongs to several processes that serve one port; another one has opened it.
+
+    Attributes:
+        listener: Where clients arrive. Its name in the file system, if it has one, is left alone.
+        certificate: What `--terminate` shows to clients.
+    """
+
+    listener: trio.SocketListener
+    certificate: ServerCertificate | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +75,7 @@ class Prepared:
     protocol: DatabaseProtocol
     facts: ConnectionFacts
     dialer: UpstreamDialer
+    certificate: ServerCertificate | None
     handler: ConnectionHandler
     store: IdentityStore
     started: Started
@@ -60,10 +88,14 @@ class DatabaseProxy:
     Args:
         settings: What to carry, from where to where, and how.
         subscribers: Get every event.
+        inherited: What is served instead of opening a listener.
     """
 
-    def __init__(self, settings: Settings, *subscribers: Subscriber) -> None:
+    def __init__(
+        self, settings: Settings, *subscribers: Subscriber, inherited: Inherited | None = None
+    ) -> None:
         self._settings = settings
+        self._inherited = inherited
         self._events = EventStream(*subscribers)
         self._accepting = trio.CancelScope()
         self._serving = trio.CancelScope()
@@ -83,7 +115,7 @@ class DatabaseProxy:
             IdentityError: The identity cannot be used.
             ListenError: The listener cannot be opened.
         """
-        with _not_running_yet():
+        with not_running_yet():
             prepared = await self.prepare()
         task_status.started(prepared.started)
         await self.serve(prepared)
@@ -104,8 +136,11 @@ class DatabaseProxy:
         self._store = store
         protocol = configured_protocol(settings, store.current.route.protocol)
         check_listen_address(address, protocol, settings.mode)
-        certificate = server_certificate(settings)
-        listener = await open_listener_for(settings, address)
+        if (inherited := self._inherited) is not None:
+            certificate, listener = inherited.certificate, inherited.listener
+        else:
+            certificate = server_certificate(settings)
+            listener = await open_listener_for(settings, address)
         name = listener.socket.getsockname()
         facts = connection_facts(settings, name, store.current, protocol, certificate)
         started = describe_start(name, store.current, protocol, facts)
@@ -117,6 +152,7 @@ class DatabaseProxy:
             protocol=protocol,
             facts=facts,
             dialer=dialer,
+            certificate=certificate,
             handler=handler,
             store=store,
             started=started,
@@ -152,8 +188,8 @@ class DatabaseProxy:
                     machinery.cancel_scope.cancel()
         finally:
             prepared.listener.socket.close()
-            if isinstance(prepared.address, UnixAddress):
-                prepared.address.path.unlink(missing_ok=True)
+            if self._inherited is None:
+                remove_name(prepared.address)
         self._events.publish(Stopped(ended_early=handler.ended_early))
 
     async def _serve_connections(self, prepared: Prepared) -> None:
@@ -163,6 +199,8 @@ class DatabaseProxy:
             with self._accepting:
                 async with trio.open_nursery() as background:
                     background.start_soon(self._keep_fresh, prepared)
+                    if handler.bridge.ready is not None:
+                        background.start_soon(handler.bridge.ready.run)
                     await accept_connections(
                         prepared.listener, handler.handle, connections, self._events.publish
                     )
@@ -186,8 +224,8 @@ class DatabaseProxy:
 
 
 @contextmanager
-def _not_running_yet() -> Iterator[None]:
-    """Whoever fails here ends, so nothing recovers by itself later."""
+def not_running_yet() -> Iterator[None]:
+    """Whoever fails in the block ends, so the error must not say that it recovers by itself."""
     try:
         yield
     except IdentityError as error:
@@ -214,7 +252,7 @@ async def open_database_proxy(
 @asynccontextmanager
 async def serving(proxy: DatabaseProxy) -> AsyncIterator[Prepared]:
     """Run `proxy` for the length of an `async with` block; as `open_database_proxy` does."""
-    with _not_running_yet():
+    with not_running_yet():
         prepared = await proxy.prepare()
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:

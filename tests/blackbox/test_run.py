@@ -256,5 +256,7 @@ class TestAtATerminal:
             await command.out.first("ready")
             os.write(terminal, b"\x03")
             await command.out.first("SIGINT")
+            command.process.send_signal(signal.SIGUSR1)  # comes after it, so dbproxy has had it
+            await command.out.first("SIGUSR1")
             os.write(terminal, b"\x03")
             assert await command.ended() == 137
