@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from beside_lab import BesideLab, tells
+from commands import Run
 from loopback import free_port
 
 from dbproxy.lab import Lab
@@ -125,6 +126,11 @@ class TestWhatCannotBeRun:
         outcome = await beside.run("run", "--", text)
         assert outcome.status == 126
         assert "Exec format error" in outcome.error
+
+    def test_a_command_has_no_workers(self, run: Run) -> None:
+        outcome = run("run", "--workers=2", "--", "true")
+        assert outcome.status == 2
+        assert "no such option --workers here: it is one of `dbproxy db`" in outcome.error
 
     async def test_no_command_at_all_is_a_usage_error(self, beside: BesideLab) -> None:
         for arguments in (("run", "example-server"), ("run", "--")):
