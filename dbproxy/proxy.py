@@ -153,6 +153,7 @@ class DatabaseProxy:
             protocol=protocol,
             facts=facts,
             dialer=dialer,
+            certificate=certificate,
             handler=handler,
             store=store,
             started=started,
