@@ -110,6 +110,7 @@ class Code(StrEnum):
     CLIENT_PROTOCOL_ERROR = "client-protocol-error"
     CLIENT_STALLED = "client-stalled"
 
+    WORKER_LOST = "worker-lost"
     INTERNAL_ERROR = "internal-error"
 
 
@@ -534,6 +535,13 @@ PROBLEMS: dict[Code, Problem] = {
         "The client connected and then did not finish its first message in time.",
         "If the client is just slow, raise --prologue-timeout.",
         "The first message must arrive sooner; is something holding the connection up?",
+    ),
+    Code.WORKER_LOST: Problem(
+        Fault.DBPROXY,
+        "With --workers: one of the processes that serve the port has ended without having been"
+        " asked to, or could not be started. Its connections are lost; those of the others go on.",
+        "Nothing, if somebody has killed it. See whether the system was short of memory (`dmesg`)"
+        " or of processes; if neither, please report it, with the log and `dbproxy --version`.",
     ),
     Code.INTERNAL_ERROR: Problem(
         Fault.DBPROXY,

@@ -35,12 +35,18 @@ __all__ = [
     "InsecureChoice",
     "Level",
     "Listening",
+    "PrewarmFailed",
+    "PrewarmUnavailable",
     "Stopped",
     "Subscriber",
+    "SupervisorLost",
     "TunnelFailed",
     "UpstreamConnected",
     "UpstreamDiscovered",
+    "UpstreamReady",
     "UpstreamRetried",
+    "WorkerFailed",
+    "WorkerStarted",
 ]
 
 
@@ -68,7 +74,7 @@ class ConnectionRecord:
     """The one record that each connection ends in.
 
     Attributes:
-        id: Unique in this process, counting from 1.
+        id: Unique in this process, counting from 1; with several workers, in each of them.
         peer: The client: `127.0.0.1:54321`, or `unix pid=… uid=…`.
         mode: `passthrough`, `terminate` or `tunnel`.
         service: The Teleport database service.
@@ -77,7 +83,8 @@ class ConnectionRecord:
             it (`passthrough`), and before its first message.
         database_name: The database that it asked for, likewise.
         generation: Which generation of the identity the connection used; 0 when it used none.
-        attempts: How many times the upstream was dialled for it; 0 when it was not.
+        attempts: How many upstream connections were tried for it; 0 when none was.
+        prewarmed: Whether the last of them was ready before the client came.
         bytes_up: Bytes of the database protocol from client to upstream.
         bytes_down: Bytes of the database protocol from upstream to client.
         opened_at: When the client was accepted, in UTC.
@@ -99,6 +106,7 @@ class ConnectionRecord:
     database_name: str | None
     generation: int
     attempts: int
+    prewarmed: bool = False
     bytes_up: int
     bytes_down: int
     opened_at: datetime
@@ -259,6 +267,45 @@ class TunnelFailed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStarted(Event):
+    """One of several processes that serve the port is ready.
+
+    Its own events carry the same number, which no later worker gets.
+    """
+
+    name: ClassVar[str] = "worker-started"
+    worker: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerFailed(Event):
+    """One of several processes that serve the port has ended unasked, or could not begin.
+
+    Another one takes its place in `retry_in` seconds; None when none does, because dbproxy is being
+    stopped.
+    """
+
+    name: ClassVar[str] = "worker-failed"
+    level: ClassVar[Level] = Level.ERROR
+    worker: int
+    code: Code
+    reason: str
+    next_step: str
+    retry_in: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupervisorLost(Event):
+    """The process that looks after this one is gone, so this one drains and ends."""
+
+    name: ClassVar[str] = "supervisor-lost"
+    level: ClassVar[Level] = Level.ERROR
+    reason: str
+    next_step: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AcceptFailed(Event):
     """Clients have to wait: there are no file descriptors, or no memory, for their connections.
 
@@ -325,6 +372,7 @@ class UpstreamConnected(Event):
         resumed: Whether an earlier TLS session was resumed.
         upgraded: Whether it went through a connection upgrade.
         duration: Seconds that dialling took.
+        prewarmed: Whether that was before the client came.
     """
 
     name: ClassVar[str] = "upstream-connected"
@@ -336,6 +384,7 @@ class UpstreamConnected(Event):
     resumed: bool
     upgraded: bool
     duration: float
+    prewarmed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -359,6 +408,50 @@ class UpstreamRetried(Event):
     reason: str
     pause: float
     renewed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamReady(Event):
+    """A connection to the Teleport Proxy waits for the next client.
+
+    Attributes:
+        address: What was dialled.
+        generation: Which generation of the identity it was made with.
+        resumed: Whether an earlier TLS session was resumed.
+        duration: Seconds that dialling took.
+    """
+
+    name: ClassVar[str] = "upstream-ready"
+    level: ClassVar[Level] = Level.DEBUG
+    address: str
+    generation: int
+    resumed: bool
+    duration: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrewarmUnavailable(Event):
+    """Connections were to be ready before clients come, and will not be."""
+
+    name: ClassVar[str] = "prewarm-unavailable"
+    level: ClassVar[Level] = Level.WARNING
+    reason: str
+    next_step: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrewarmFailed(Event):
+    """No connection could be made ready for the next client, who will wait for its own.
+
+    Published when that begins, and at most once a minute; it is tried again, with pauses of up to
+    half a minute, as long as clients come.
+    """
+
+    name: ClassVar[str] = "prewarm-failed"
+    level: ClassVar[Level] = Level.WARNING
+    code: Code
+    reason: str
+    next_step: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,13 @@ from typing import Final
 
 import trio
 
-from dbproxy.downstream import ConnectionHandler, ListenAddress, UnixAddress, listen_address
+from dbproxy.downstream import (
+    ConnectionHandler,
+    ListenAddress,
+    ServerCertificate,
+    listen_address,
+    remove_name,
+)
 from dbproxy.downstream.accept import accept_connections
 from dbproxy.errors import Code, IdentityError
 from dbproxy.events import DrainingStarted, EventStream, Stopped, Subscriber
@@ -28,7 +34,14 @@ from dbproxy.wiring import (
     server_certificate,
 )
 
-__all__ = ["DatabaseProxy", "Prepared", "Started", "open_database_proxy"]
+__all__ = [
+    "DatabaseProxy",
+    "Inherited",
+    "Prepared",
+    "Started",
+    "not_running_yet",
+    "open_database_proxy",
+]
 
 _START_AGAIN: Final = (
     "Check that tbot runs and renews (its log says why not), then start dbproxy again, or give"
@@ -37,11 +50,25 @@ _START_AGAIN: Final = (
 
 
 @dataclass(frozen=True, slots=True)
+class Inherited:
+    """What belongs to several processes that serve one port; another one has opened it.
+
+    Attributes:
+        listener: Where clients arrive. Its name in the file system, if it has one, is left alone.
+        certificate: What `--terminate` shows to clients.
+    """
+
+    listener: trio.SocketListener
+    certificate: ServerCertificate | None
+
+
+@dataclass(frozen=True, slots=True)
 class Prepared:
     """A proxy that listens and does not accept yet."""
 
     address: ListenAddress
     listener: trio.SocketListener
+    certificate: ServerCertificate | None
     handler: ConnectionHandler
     store: IdentityStore
     started: Started
@@ -54,10 +81,14 @@ class DatabaseProxy:
     Args:
         settings: What to carry, from where to where, and how.
         subscribers: Get every event.
+        inherited: What is served instead of opening a listener.
     """
 
-    def __init__(self, settings: Settings, *subscribers: Subscriber) -> None:
+    def __init__(
+        self, settings: Settings, *subscribers: Subscriber, inherited: Inherited | None = None
+    ) -> None:
         self._settings = settings
+        self._inherited = inherited
         self._events = EventStream(*subscribers)
         self._accepting = trio.CancelScope()
         self._serving = trio.CancelScope()
@@ -77,7 +108,7 @@ class DatabaseProxy:
             IdentityError: The identity cannot be used.
             ListenError: The listener cannot be opened.
         """
-        with _not_running_yet():
+        with not_running_yet():
             prepared = await self.prepare()
         task_status.started(prepared.started)
         await self.serve(prepared)
@@ -98,12 +129,15 @@ class DatabaseProxy:
         self._store = store
         protocol = configured_protocol(settings, store.current.route.protocol)
         check_listen_address(address, protocol, settings.mode)
-        certificate = server_certificate(settings)
-        listener = await open_listener_for(settings, address)
+        if (inherited := self._inherited) is not None:
+            certificate, listener = inherited.certificate, inherited.listener
+        else:
+            certificate = server_certificate(settings)
+            listener = await open_listener_for(settings, address)
         started = describe_start(settings, listener, store.current, protocol, certificate)
         announce(settings, started, publish)
         handler = make_handler(settings, store, protocol, dialer, certificate, publish)
-        return Prepared(address, listener, handler, store, started, renewal_interval)
+        return Prepared(address, listener, certificate, handler, store, started, renewal_interval)
 
     def stop(self) -> None:
         """Stop accepting; open connections have the drain timeout to end. May be called again."""
@@ -134,8 +168,8 @@ class DatabaseProxy:
                     machinery.cancel_scope.cancel()
         finally:
             prepared.listener.socket.close()
-            if isinstance(prepared.address, UnixAddress):
-                prepared.address.path.unlink(missing_ok=True)
+            if self._inherited is None:
+                remove_name(prepared.address)
         self._events.publish(Stopped(ended_early=handler.ended_early))
 
     async def _serve_connections(self, prepared: Prepared) -> None:
@@ -145,6 +179,8 @@ class DatabaseProxy:
             with self._accepting:
                 async with trio.open_nursery() as background:
                     background.start_soon(self._keep_fresh, prepared)
+                    if handler.bridge.ready is not None:
+                        background.start_soon(handler.bridge.ready.run)
                     await accept_connections(
                         prepared.listener, handler.handle, connections, self._events.publish
                     )
@@ -168,8 +204,8 @@ class DatabaseProxy:
 
 
 @contextmanager
-def _not_running_yet() -> Iterator[None]:
-    """Whoever fails here ends, so nothing recovers by itself later."""
+def not_running_yet() -> Iterator[None]:
+    """Whoever fails in the block ends, so the error must not say that it recovers by itself."""
     try:
         yield
     except IdentityError as error:
@@ -190,7 +226,7 @@ async def open_database_proxy(
         DBProxyError: As `DatabaseProxy.run` does.
     """
     proxy = DatabaseProxy(settings, *subscribers)
-    with _not_running_yet():
+    with not_running_yet():
         prepared = await proxy.prepare()
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:

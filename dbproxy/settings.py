@@ -15,9 +15,12 @@ from typing import Any, Final
 
 from dbproxy.errors import UsageError
 
-__all__ = ["Kind", "Mode", "Option", "Scope", "Settings", "option_of", "options"]
+__all__ = ["MOST_WORKERS", "Kind", "Mode", "Option", "Scope", "Settings", "option_of", "options"]
 
 SECONDS: Final = 1.0
+
+MOST_WORKERS: Final = 256
+"""More than that is a slip of the finger: each takes tens of megabytes."""
 
 
 @unique
@@ -62,6 +65,8 @@ class Kind(Enum):
     DURATION = "duration"
     """Seconds as a number, or with units: `500ms`, `10s`, `1m30s`, `1h`."""
     CHOICE = "choice"
+    PROCESSES = "processes"
+    """A number, or `auto` for as many as this process may use CPUs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,6 +401,17 @@ class Settings:
             metavar="VERSION",
         ),
     )
+    workers: int = field(
+        default=1,
+        metadata=_option(
+            "--workers",
+            help="How many processes serve the port, so that it can use more than one core; auto:"
+            " as many as this process may use CPUs. What limits a process, such as"
+            " --max-handshakes, holds for each of them.",
+            kind=Kind.PROCESSES,
+            metavar="N|auto",
+        ),
+    )
     format: str = field(
         default="text",
         metadata=_option(
@@ -457,6 +473,19 @@ class Settings:
             metavar="N",
         ),
     )
+    prewarm: int = field(
+        default=0,
+        metadata=_option(
+            "--prewarm",
+            help="How many connections to the Teleport Proxy to have ready, so that new clients"
+            " need not wait for one: while clients come, and for a minute after the last. Only for"
+            " protocols whose session begins with the client's first message: PostgreSQL,"
+            " CockroachDB and SQL Server.",
+            kind=Kind.COUNT,
+            scope=Scope.SERVE,
+            metavar="N",
+        ),
+    )
     prologue_timeout: float = field(
         default=10 * SECONDS,
         metadata=_option(
@@ -504,6 +533,10 @@ class Settings:
                 raise UsageError(f"--{name.replace('_', '-')} must be more than 0 seconds")
         if self.max_handshakes < 1:
             raise UsageError("--max-handshakes must be at least 1")
+        if not 1 <= self.workers <= MOST_WORKERS:
+            raise UsageError(f"--workers must be 1 to {MOST_WORKERS}")
+        if self.prewarm < 0:
+            raise UsageError("--prewarm must not be negative")
         for name in ("connect_grace", "drain_timeout", "wait_for_identity"):
             if getattr(self, name) < 0:
                 raise UsageError(f"--{name.replace('_', '-')} must not be negative")

@@ -150,6 +150,9 @@ METHOD: Final = """\
   connections only.
 - The client is PostgreSQL's: it sends a StartupMessage and waits for the answer before anything
   counts. The time of a new connection is that from `connect` until this answer.
+- With `--prewarm 8` up to eight handshakes are done before their clients come. In the run that the
+  bar is about a client comes every 10 ms, which is time enough to make another; where they come one
+  right after the other, or eight at once, it is not, and most of them wait for their own.
 - "Full handshakes" are made by a server without session tickets. With tickets each proxy resumes
   or not, as it pleases; the column says how many connections did. tsh does not.
 - dbproxy and the Go peer speak Teleport's ping framing where the row says so. The Go peer does what

@@ -19,12 +19,16 @@ from dbproxy.cli.invocation import Invocation
 from dbproxy.cli.output import NOBODY_READS, flush_output, output_failure
 from dbproxy.cli.printable import printable
 from dbproxy.errors import PROBLEMS, Code, DBProxyError
+from dbproxy.settings import Scope, options
 
 __all__ = ["INTERRUPTED", "finish_output", "report_bug", "run"]
 
 PROGRAM: Final = "dbproxy"
 INTERRUPTED: Final = 130
 """What shells report for a program that SIGINT ended: 128 + 2."""
+
+_OF_DB: Final = frozenset(flag for _, option, _ in options(Scope.DB) for flag in option.flags)
+"""Options that have been typed in another place when they are not known."""
 
 REPORTABLE: Final = (DBProxyError, click.ClickException, click.Abort, KeyboardInterrupt)
 """What users can cause."""
@@ -126,6 +130,8 @@ def _sentence(error: click.UsageError) -> str:
             param=click.Parameter() as parameter, ctx=click.Context() as context
         ):
             return f"{_origin(parameter, context)}: {_bare(error.message)}"
+        case click.NoSuchOption(option_name=name) if name in _OF_DB:
+            return f"no such option {name} here: it is one of `dbproxy db`"
         case click.NoSuchOption():
             similar = _similar(error.option_name, error.possibilities or ())
             guess = f"; did you mean {similar[0]}?" if similar else ""

@@ -1,4 +1,4 @@
-"""Running the proxy as a process: its log, its start message and its signals."""
+"""Running the proxy as a process, or several: its log, its start message and its signals."""
 
 import os
 import signal
@@ -14,9 +14,12 @@ from dbproxy.cli.terminal import ControllingTerminal
 from dbproxy.events import Subscriber
 from dbproxy.fleet import Fleet
 from dbproxy.ops import EventLog, dropped_notice, log_writer, make_logger
-from dbproxy.proxy import DatabaseProxy
+from dbproxy.proxy import DatabaseProxy, Started
 from dbproxy.relay import own_the_loop
 from dbproxy.settings import Settings
+from dbproxy.workers.handover import Handover, open_log_lock
+from dbproxy.workers.supervisor import Supervisor
+from dbproxy.workers.worker import Worker
 
 __all__ = ["run_with_signals", "serve", "serve_tunnels"]
 
@@ -40,15 +43,34 @@ class Runnable(Protocol[S_co]):
 
 
 def serve(settings: Settings) -> None:
-    """Run the proxy that `settings` describe until a signal ends it.
+    """Run the proxy that `settings` describe until a signal ends it; as a worker if we are one.
 
     Raises:
         DBProxyError: It could not be started; possibly in an exception group.
         click.ClickException: The start message could not be written; likewise.
     """
-    with event_logs(settings) as log:
-        proxy = DatabaseProxy(settings, log())
-        trio.run(run_with_signals, proxy, lambda started: announce(started, settings))
+    if (handover := Handover.taken_from(os.environ)) is not None:
+        _work(settings, handover)
+    elif settings.workers > 1:
+        _supervise(settings)
+    else:
+        with event_logs(settings) as log:
+            _run(DatabaseProxy(settings, log()), settings)
+
+
+def _work(settings: Settings, handover: Handover) -> None:
+    with event_logs(settings, lock=handover.log_lock) as log:
+        trio.run(Worker(settings, handover, log(worker=handover.worker)).run)
+
+
+def _supervise(settings: Settings) -> None:
+    lock = None if sys.stderr is None else open_log_lock()
+    with event_logs(settings, lock=lock) as log:
+        _run(Supervisor(settings, log(), log_lock=lock), settings)
+
+
+def _run(proxy: Runnable[Started], settings: Settings) -> None:
+    trio.run(run_with_signals, proxy, lambda started: announce(started, settings))
 
 
 def serve_tunnels(settings: Settings) -> None:
@@ -68,14 +90,19 @@ def serve_tunnels(settings: Settings) -> None:
 
 
 @contextmanager
-def event_logs(settings: Settings) -> Iterator[EventLogs]:
-    """Makes subscribers that log to standard error; all is written when the block ends."""
+def event_logs(settings: Settings, *, lock: int | None = None) -> Iterator[EventLogs]:
+    """Makes subscribers that log to standard error; all is written when the block ends.
+
+    Args:
+        settings: How the log looks.
+        lock: What several processes with one standard error lock while they write.
+    """
     if sys.stderr is None:  # closed by whoever started us: descriptor 2 may be a socket by now
         yield lambda **_context: lambda _event: None
         return
     colors = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     notice = dropped_notice(settings.log_format, colors=colors)
-    with log_writer(sys.stderr.fileno(), notice) as writer:
+    with log_writer(sys.stderr.fileno(), notice, lock=lock) as writer:
         logger = make_logger(settings.log_format, writer.write, colors=colors)
         yield lambda **context: EventLog(logger.bind(**context), debug=settings.debug)
 
@@ -96,11 +123,13 @@ async def run_with_signals(proxy: Runnable[S], tell: Callable[[S], None]) -> Non
         async with trio.open_nursery() as nursery:
             startup = trio.CancelScope()
             nursery.start_soon(_obey, signals, terminal, proxy, startup, nursery)
-            await _run(proxy, startup, tell)
+            await _start_and_run(proxy, startup, tell)
             nursery.cancel_scope.cancel()
 
 
-async def _run(proxy: Runnable[S], startup: trio.CancelScope, tell: Callable[[S], None]) -> None:
+async def _start_and_run(
+    proxy: Runnable[S], startup: trio.CancelScope, tell: Callable[[S], None]
+) -> None:
     async with trio.open_nursery() as nursery:
         with startup:
             started = await nursery.start(proxy.run)

@@ -1,5 +1,6 @@
 """How the text of an option becomes a value, on the command line and in the environment."""
 
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from dbproxy.cli.durations import parse_duration
-from dbproxy.settings import Kind, Option
+from dbproxy.settings import MOST_WORKERS, Kind, Option
 
 if TYPE_CHECKING:
     _ParamType = click.ParamType[object]
@@ -93,6 +94,21 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _processes(text: str) -> int:
+    if text == "auto":
+        return min(_usable_cpus(), MOST_WORKERS)
+    if not (text.isascii() and text.isdigit() and len(text) < MOST_DIGITS):
+        raise ValueError(f"`{text}` is neither a number of processes nor auto")
+    return int(text)
+
+
+def _usable_cpus() -> int:
+    """The CPUs that this process may run on, where the system tells, else those of the host."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _one_of(words: tuple[str, ...], text: str) -> str:
     if text not in words:
         raise ValueError(f"`{text}` is not one of: {', '.join(words)}")
@@ -106,5 +122,6 @@ _TYPES: Final[dict[Kind, Parsed | Truth]] = {
     Kind.PATH: Parsed("path", _path),
     Kind.PORT: Parsed("port", _port),
     Kind.COUNT: Parsed("number", _count),
+    Kind.PROCESSES: Parsed("number", _processes),
     Kind.DURATION: Parsed("duration", parse_duration),
 }

@@ -11,6 +11,7 @@ from dbproxy.downstream.listen import (
     UnixAddress,
     listen_address,
     open_listener,
+    remove_name,
 )
 from dbproxy.downstream.local_authority import (
     LocalAuthority,
@@ -38,4 +39,5 @@ __all__ = [
     "given_server_certificate",
     "listen_address",
     "open_listener",
+    "remove_name",
 ]

@@ -9,6 +9,10 @@ The choice: until the upstream's first byte nobody has consumed what the client 
 dialled: after a pause, or once tbot has written a newer identity. The client waits, and is told why
 only when the grace is over.
 
+A connection that was ready before the client came (`ReadyConnections`) is the first attempt only.
+It may have died unnoticed, which says nothing about the upstream as it is now, so the next attempt
+follows at once.
+
 A client that leaves while it waits ends the wait: nobody needs the next attempt. Only pauses are
 watched, and whoever has to wait for its turn to dial: a queue of clients that are gone would grow
 for as long as the upstream stalls, and hold up those that are still there. Any other attempt under
@@ -55,6 +59,7 @@ from dbproxy.protocols import (
 from dbproxy.relay import FirstFlight, Liveness, RelayEnd, RelayEngine, closed_on_failure
 from dbproxy.upstream import (
     Attempts,
+    ReadyConnections,
     Retry,
     UpstreamConnection,
     UpstreamDialer,
@@ -101,6 +106,7 @@ class Bridge:
         publish: Gets the events of each attempt.
         handshake_timeout: Seconds for the upstream to answer what dbproxy itself asks.
         connect_grace: Seconds in which attempts may begin.
+        ready: Connections that are ready before clients come, if there are to be any.
         clock: The time, in UTC.
     """
 
@@ -112,6 +118,7 @@ class Bridge:
     publish: Callable[[Event], None]
     handshake_timeout: float
     connect_grace: float
+    ready: ReadyConnections | None = None
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     _rejections: dict[int, float] = field(default_factory=dict)
     _stopping: trio.Event = field(default_factory=trio.Event)
@@ -243,6 +250,11 @@ class Bridge:
     async def _dial(
         self, watched: Client | None, authenticate: bool, progress: Progress
     ) -> UpstreamConnection:
+        progress.prewarmed = False
+        if watched is not None and progress.attempts == 1 and self.ready is not None:
+            progress.generation = self.store.current.generation
+            if (ready := self.ready.take(authenticate=authenticate)) is not None:
+                return ready
         identity = await self._usable_identity()
         progress.generation = identity.generation
         dial = partial(self.dialer.dial, self.protocol, identity, authenticate=authenticate)
@@ -252,6 +264,7 @@ class Bridge:
 
     def _note_connected(self, upstream: UpstreamConnection, progress: Progress) -> None:
         progress.upstream = str(upstream.address)
+        progress.prewarmed = upstream.prewarmed
         self.liveness.watch(upstream.stream.transport)
         self.publish(
             UpstreamConnected(
@@ -262,6 +275,7 @@ class Bridge:
                 resumed=upstream.resumed,
                 upgraded=upstream.upgraded,
                 duration=upstream.duration,
+                prewarmed=upstream.prewarmed,
             )
         )
 
@@ -347,7 +361,10 @@ class Bridge:
             ClientGone: The client has left meanwhile.
         """
         failed = attempts.made
-        retry = attempts.after(error.prospect, trio.current_time())
+        if progress.prewarmed:
+            retry: Retry | None = attempts.afresh()
+        else:
+            retry = attempts.after(error.prospect, trio.current_time())
         if retry is None or self._stopping.is_set():
             return False
         if retry.renewed:

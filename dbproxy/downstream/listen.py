@@ -14,7 +14,14 @@ import trio
 
 from dbproxy.errors import Code, ListenError, UsageError
 
-__all__ = ["ListenAddress", "TCPAddress", "UnixAddress", "listen_address", "open_listener"]
+__all__ = [
+    "ListenAddress",
+    "TCPAddress",
+    "UnixAddress",
+    "listen_address",
+    "open_listener",
+    "remove_name",
+]
 
 _DEFAULT_HOST: Final = "127.0.0.1"
 _BACKLOG: Final = 1024
@@ -121,6 +128,12 @@ async def open_listener(address: ListenAddress) -> trio.SocketListener:
         raise ListenError(Code.LISTEN_FAILED, f"cannot listen on {address}: {error}") from error
     except OSError as error:
         raise _listen_error(address, error) from error
+
+
+def remove_name(address: ListenAddress) -> None:
+    """Remove what a listener that was closed has left in the file system, if anything."""
+    if isinstance(address, UnixAddress):
+        address.path.unlink(missing_ok=True)
 
 
 def _listen_error(address: ListenAddress, error: OSError) -> ListenError:

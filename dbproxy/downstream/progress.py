@@ -28,6 +28,7 @@ class Progress:
     started: float
     generation: int = 0
     attempts: int = 0
+    prewarmed: bool = False
     upstream: str = ""
     relay: AnyRelay | None = None
     said_up: int = 0
@@ -62,6 +63,7 @@ class Progress:
             database_name=self.database,
             generation=self.generation,
             attempts=self.attempts,
+            prewarmed=self.prewarmed,
             bytes_up=self.said_up + (relay.bytes_up if relay else 0),
             bytes_down=self.said_down + (relay.bytes_down if relay else 0),
             opened_at=self.opened_at,

@@ -115,6 +115,24 @@ A connection that is closed without a byte is counted as a probe and is no probl
 }
 
 OWN_PAGES: Final = {
+    Code.WORKER_LOST: Page(
+        story="""\
+The message says how the process ended. `SIGKILL` is somebody's `kill -9`, or the kernel, which ends
+a process when memory is short; a status is a bug, which the lines before it in the log describe.
+The connections of that process break off without a record. New ones are taken by the other workers,
+or wait in the queue of the port until the next worker is there, which takes about a second; when
+workers go on ending, the pauses between attempts grow to ten seconds.
+
+Before the first worker has started, there is nothing to go on with: dbproxy ends with this code. A
+worker that finds a mistake of configuration when it replaces another one is tried again with that
+mistake's own code, as long as others serve; when none does, dbproxy ends with it.""",
+        sees=Sees.CLOSED,
+        looks=(
+            Look("dmesg | grep -i 'killed process'", "whether the kernel ended it for its memory"),
+            Look("grep worker-failed LOG", "which worker, which process and how it ended"),
+        ),
+        related=(Code.INTERNAL_ERROR,),
+    ),
     Code.INTERNAL_ERROR: Page(
         story="""\
 Something happened that nobody has thought of. One connection that fails so does not touch the

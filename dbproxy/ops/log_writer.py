@@ -9,8 +9,15 @@ and counted, and the count is written as soon as there is room again. Making the
 non-blocking is no option: that flag belongs to the open file, which other processes share. After
 each write the thread rests for a moment: waking it for each line was a tenth of the cost of a
 connection.
+
+With `--workers` several processes write to one descriptor. A pipe keeps only 4096 bytes together
+(pipe(7), PIPE_BUF), so each write is made under a lock that the processes share. It is one of
+fcntl(2): those belong to a process, though its file is inherited, and end with it, so a worker
+that is killed holds up nobody. One that is halted (SIGSTOP, a debugger) in the middle of a write
+holds up the log of all, as a reader who has stopped does, and likewise no connection.
 """
 
+import fcntl
 import os
 import queue
 import threading
@@ -37,12 +44,19 @@ class LogWriter:
         descriptor: Where to write; it stays open.
         notice: Makes the line that says how many lines were dropped.
         capacity: How many lines may wait.
+        lock: A descriptor that may be locked, shared with the other processes that write.
     """
 
     def __init__(
-        self, descriptor: int, notice: Callable[[int], str], *, capacity: int = CAPACITY
+        self,
+        descriptor: int,
+        notice: Callable[[int], str],
+        *,
+        capacity: int = CAPACITY,
+        lock: int | None = None,
     ) -> None:
         self._descriptor = descriptor
+        self._lock = lock
         self._notice = notice
         self._lines: queue.Queue[str | None] = queue.Queue(capacity)
         self._dropped = 0
@@ -68,7 +82,8 @@ class LogWriter:
     def _work(self) -> None:
         try:
             while batch := self._batch():
-                _write_all(self._descriptor, batch)
+                with _alone(self._lock):
+                    _write_all(self._descriptor, batch)
                 self._closing.wait(REST)
         except OSError:  # nobody reads the log any more, and there is nowhere to say so
             while self._next() is not None:
@@ -93,13 +108,28 @@ class LogWriter:
 
 
 @contextmanager
-def log_writer(descriptor: int, notice: Callable[[int], str]) -> Iterator[LogWriter]:
+def log_writer(
+    descriptor: int, notice: Callable[[int], str], *, lock: int | None = None
+) -> Iterator[LogWriter]:
     """A writer for the length of a block, at whose end everything has been written."""
-    writer = LogWriter(descriptor, notice)
+    writer = LogWriter(descriptor, notice, lock=lock)
     try:
         yield writer
     finally:
         writer.close()
+
+
+@contextmanager
+def _alone(lock: int | None) -> Iterator[None]:
+    """Hold the lock, if there is one; a thread waits for it, and no connection."""
+    if lock is None:
+        yield
+        return
+    fcntl.lockf(lock, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.lockf(lock, fcntl.LOCK_UN)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

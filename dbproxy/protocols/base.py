@@ -261,6 +261,11 @@ class DatabaseProtocol(ABC):
     the others (`tool/tsh/common/db.go`)."""
     starttls: UpstreamGreeting | None = None
     """How a server of the protocol is asked for TLS, where TLS begins inside of the protocol."""
+    session_awaits_client: bool = False
+    """Whether Teleport begins the database session with the client's first message, in each mode.
+
+    For most protocols it does so as soon as a connection with our certificate stands, so that one
+    without a client would be a session (`lib/srv/db/proxyserver.go`)."""
 
     @abstractmethod
     def prologue(self, mode: Mode, *, inside_tls: bool = False) -> Prologue:

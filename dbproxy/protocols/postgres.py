@@ -250,6 +250,7 @@ class Postgres(DatabaseProtocol):
     alpn = ("teleport-postgres-ping", "teleport-postgres")
     default_port = 5432
     starttls = UpstreamGreeting(_SSL_REQUEST_PACKET, b"S")
+    session_awaits_client = True  # Teleport, lib/srv/db/postgres/proxy.go
 
     def prologue(self, mode: Mode, *, inside_tls: bool = False) -> PostgresPrologue:
         return PostgresPrologue(mode, inside_tls=inside_tls, readable_name=self.readable_name)

@@ -276,6 +276,7 @@ class SQLServer(DatabaseProtocol):
     alpn = ("teleport-sqlserver-ping", "teleport-sqlserver")
     default_port = 1433
     passthrough = False
+    session_awaits_client = True  # Teleport, lib/srv/db/sqlserver/proxy.go
 
     def prologue(self, mode: Mode, *, inside_tls: bool = False) -> SQLServerPrologue:
         return SQLServerPrologue(mode, inside_tls=inside_tls)

@@ -6,6 +6,7 @@ from dbproxy.relay.first_flight import FirstFlight
 from dbproxy.relay.keepalive import keep_alive
 from dbproxy.relay.liveness import Liveness
 from dbproxy.relay.pump import Relay
+from dbproxy.relay.quiet import take_in, wait_until_readable
 from dbproxy.relay.reactor import own_the_loop
 from dbproxy.relay.silence import PingWatch, SilenceError
 from dbproxy.relay.stream import LayeredStream, closed_on_failure
@@ -23,4 +24,6 @@ __all__ = [
     "closed_on_failure",
     "keep_alive",
     "own_the_loop",
+    "take_in",
+    "wait_until_readable",
 ]

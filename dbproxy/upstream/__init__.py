@@ -14,6 +14,7 @@ from dbproxy.upstream.fetch import WebFetcher
 from dbproxy.upstream.first_answer import Fetch
 from dbproxy.upstream.names import parse_server_name
 from dbproxy.upstream.pins import parse_pins
+from dbproxy.upstream.prewarm import ReadyConnections
 from dbproxy.upstream.roots import RootsFile
 from dbproxy.upstream.route import UpstreamRoute
 from dbproxy.upstream.secure import SecureDialer, too_slow
@@ -30,6 +31,7 @@ __all__ = [
     "FetchedAnswer",
     "FixedRoute",
     "ProxyAddress",
+    "ReadyConnections",
     "Retry",
     "RootsFile",
     "RouteFinder",

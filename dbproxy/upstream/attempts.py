@@ -60,6 +60,15 @@ class Attempts:
         self.made += retry is not None
         return retry
 
+    def afresh(self) -> Retry:
+        """What to do when a connection failed that had been ready before the client came.
+
+        That says little about the upstream as it is now, so the next attempt is due at once, grace
+        or not, and no chance is used up.
+        """
+        self.made += 1
+        return Retry(0)
+
     def _consider(self, prospect: Prospect, left: float) -> Retry | None:
         if prospect is Prospect.NONE or not left:
             return None

@@ -56,6 +56,7 @@ class UpstreamConnection:
         upgraded: Whether it went through a connection upgrade.
         duration: Seconds that dialling took.
         sessions: The TLS connections whose sessions are worth remembering.
+        prewarmed: Whether it was ready before the client came.
     """
 
     stream: LayeredStream
@@ -65,6 +66,7 @@ class UpstreamConnection:
     upgraded: bool = False
     duration: float
     sessions: Sequence[ResumableConnection] = ()
+    prewarmed: bool = False
 
     @property
     def resumed(self) -> bool:

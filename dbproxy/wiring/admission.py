@@ -17,6 +17,7 @@ from dbproxy.protocols import DatabaseProtocol
 from dbproxy.relay import Liveness, RelayEngine
 from dbproxy.settings import Mode, Settings
 from dbproxy.upstream import UpstreamDialer
+from dbproxy.wiring.prewarm import make_ready_connections
 
 __all__ = ["make_handler", "server_certificate"]
 
@@ -59,6 +60,7 @@ def make_handler(
         publish=publish,
         handshake_timeout=settings.handshake_timeout,
         connect_grace=settings.connect_grace,
+        ready=make_ready_connections(settings, store, protocol, dialer, publish),
     )
     handler = ConnectionHandler(
         mode=settings.mode,

@@ -2,59 +2,16 @@
 
 import os
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psycopg
 import pytest
 import trio
-from commands import RunningCommand, running_dbproxy
+from command_at_lab import connect, greet, running_at_lab
+from commands import running_dbproxy
 from identities import Cluster, write_destination
 
-from dbproxy.lab import Lab, guide
-from dbproxy.lab.keys import new_ecdsa_key
-
-
-@asynccontextmanager
-async def running_at_lab(
-    lab: Lab, directory: Path, *arguments: str
-) -> AsyncIterator[tuple[RunningCommand, Path]]:
-    """A proxy for the lab's database, with a destination that a tbot has written."""
-    destination = directory / "machine-id"
-    config = guide.tbot_yaml(lab.tokens["app"], proxy=lab.address, destination=destination)
-    tbot = lab.tbot(config, generate_key=new_ecdsa_key)
-    (directory / "tbot.yaml").write_text(config)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(tbot.run)
-        options = ("-c", directory / "tbot.yaml", "--proxy-ca", lab.web_ca_file)
-        async with running_dbproxy(
-            *options, "--log-format=json", "db", *arguments, home=directory
-        ) as command:
-            yield command, destination
-        nursery.cancel_scope.cancel()
-
-
-async def connect(command: RunningCommand, destination: Path) -> psycopg.Connection:
-    """A real client's connection, with the files of the destination, as in the guide."""
-    port = await command.port()
-
-    def connect() -> psycopg.Connection:
-        return psycopg.connect(
-            f"host=localhost port={port} user=alice dbname=example sslmode=verify-full"
-            f" sslrootcert={destination}/teleport-host-ca.crt"
-            f" sslcert={destination}/tlscert sslkey={destination}/key",
-            autocommit=True,
-            connect_timeout=10,
-        )
-
-    return await trio.to_thread.run_sync(connect)
-
-
-def greet(connection: psycopg.Connection) -> str:
-    row = connection.execute("SELECT words FROM greetings WHERE id = 1").fetchone()
-    assert row is not None
-    return str(row[0])
+from dbproxy.lab import Lab
 
 
 async def test_each_connection_ends_in_one_record_in_the_log(lab: Lab, tmp_path: Path) -> None:

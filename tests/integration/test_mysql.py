@@ -16,7 +16,7 @@ from mysql_clients import pymysql_connect, query, run_mariadb, with_pymysql
 from running_proxy import PATIENCE, Destination, ProxyIn, every_mode, running_proxy, tls_modes
 
 from dbproxy import Mode
-from dbproxy.events import ClosedBy
+from dbproxy.events import ClosedBy, PrewarmUnavailable
 from dbproxy.lab import DatabaseResource, Lab, guide, open_lab
 from dbproxy.lab.alerts import Alert
 from dbproxy.lab.handshake import Handshake
@@ -56,6 +56,17 @@ class TestConnecting:
         assert record.bytes_down > 100
         if mode is not Mode.PASSTHROUGH:
             assert (record.database_user, record.database_name) == ("alice", "example")
+
+    async def test_none_is_connected_before_a_client_comes(
+        self, proxy_in: ProxyIn, lab: Lab
+    ) -> None:
+        async with proxy_in(Mode.TUNNEL, prewarm=2) as proxy:
+            (event,) = proxy.of(PrewarmUnavailable)
+            assert "MySQL" in event.reason
+            await trio.sleep(0.2)
+            assert not [facts for facts in lab.handshakes if "mysql" in (facts.alpn or "")]
+            assert await with_pymysql(proxy, query("SELECT 1")) == ((1,),)
+            assert not (await proxy.record()).prewarmed
 
     @every_mode
     async def test_the_pasted_line_starts_the_mariadb_client(

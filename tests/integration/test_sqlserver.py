@@ -10,11 +10,13 @@ import pytds
 import pytest
 import trio
 from database_clients import in_thread
+from lab_client import until
 from OpenSSL import SSL
 from running_proxy import PATIENCE, ProxyIn, RunningProxy, checked_modes
 from tds_messages import NOT_SUPPORTED, TABULAR, login, prelogin
 
 from dbproxy import Mode
+from dbproxy.events import UpstreamReady
 from dbproxy.lab import DatabaseResource, Lab, guide, open_lab
 from dbproxy.lab.sqlserver import serve_sql_server
 
@@ -87,6 +89,20 @@ async def test_python_tds_connects_and_asks(
         first, *_ = await proxy.all_closed(3)
     assert (first.outcome, first.code) == ("relayed", None)
     assert (first.database_user, first.database_name) == ("alice", "example")
+
+
+@checked_modes
+async def test_a_connection_that_was_ready_is_no_session_until_python_tds_comes(
+    mode: Mode, lab: Lab, proxy_in: ProxyIn, client_certificate: Callable[[RunningProxy], None]
+) -> None:
+    async with proxy_in(mode, prewarm=1) as proxy:
+        client_certificate(proxy)
+        await until(lambda: len(proxy.of(UpstreamReady)) == 1, PATIENCE)
+        await trio.sleep(0.1)
+        assert not lab.audit.events
+        assert await in_thread(ask, proxy, "SELECT 1") == ("SELECT 1",)
+        record = await proxy.record()
+    assert (record.prewarmed, record.attempts) == (True, 1)
 
 
 async def test_tds_8_begins_with_tls(proxy_in: ProxyIn) -> None:

@@ -182,6 +182,7 @@ async def running_dbproxy(
     home: Path,
     env: Mapping[str, str] | None = None,
     stderr: int = subprocess.PIPE,
+    own_group: bool = False,
 ) -> AsyncIterator[RunningCommand]:
     """Run a command in the background; what still runs at the end of the block is killed.
 
@@ -190,6 +191,7 @@ async def running_dbproxy(
         home: The home directory, where nothing else is configured.
         env: Additional environment variables.
         stderr: A descriptor for the log, which is then not collected.
+        own_group: Begin a process group, as shells do for what they run in the foreground.
     """
     process = await trio.lowlevel.open_process(
         [COMMAND, *map(str, arguments)],
@@ -197,6 +199,7 @@ async def running_dbproxy(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=stderr,
+        process_group=0 if own_group else None,
     )
     assert process.stdout is not None
     command = RunningCommand(process)

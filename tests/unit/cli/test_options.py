@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from dbproxy.cli.errors import run
 from dbproxy.cli.invocation import Invocation, invocation_of
 from dbproxy.cli.options import flags_of, global_options, settings_from, settings_options
 from dbproxy.cli.values import TRUTH
-from dbproxy.settings import Mode, Scope, Settings, environment_names
+from dbproxy.settings import MOST_WORKERS, Mode, Scope, Settings, environment_names
 from dbproxy.settings import options as declared_options
 
 Resolve = Callable[..., Settings]
@@ -95,7 +96,7 @@ def test_every_setting_has_a_flag_of_its_own(resolve: Resolve) -> None:
         *("--listen=tcp://127.0.0.1:1", "--unsafe-listen-anywhere", "--terminate"),
         *("--server-cert=c.pem", "--server-key=k.pem", "-u", "alice", "-n", "example"),
         *("--format=json", "--connect-timeout=1s", "--handshake-timeout=2s"),
-        *("--prologue-timeout=3s", "--drain-timeout=0"),
+        *("--prologue-timeout=3s", "--drain-timeout=0", "--workers=4"),
     )
     assert settings == Settings(
         config=Path("tbot.yaml"),
@@ -121,6 +122,7 @@ def test_every_setting_has_a_flag_of_its_own(resolve: Resolve) -> None:
         handshake_timeout=2.0,
         prologue_timeout=3.0,
         drain_timeout=0.0,
+        workers=4,
     )
 
 
@@ -144,6 +146,7 @@ def test_every_setting_has_an_environment_variable(resolve: Resolve) -> None:
         "DBPROXY_FORMAT": "json",
         "DBPROXY_CONNECT_TIMEOUT": "500ms",
         "DBPROXY_DRAIN_TIMEOUT": "1m",
+        "DBPROXY_WORKERS": "3",
     }
     assert resolve("show", env=environment) == Settings(
         config=Path("tbot.yaml"),
@@ -164,6 +167,7 @@ def test_every_setting_has_an_environment_variable(resolve: Resolve) -> None:
         format="json",
         connect_timeout=0.5,
         drain_timeout=60.0,
+        workers=3,
     )
 
 
@@ -389,3 +393,36 @@ def test_a_repeatable_flag_beats_its_environment_and_may_come_before_the_command
     assert resolve("show", "--proxy-pin=sha256:c", env=environment).proxy_pin == ("sha256:c",)
     early = resolve("--proxy-pin=sha256:d", "--proxy-pin=sha256:e", "show", env=environment)
     assert early.proxy_pin == ("sha256:d", "sha256:e")
+
+
+def test_auto_is_the_number_of_cpus_that_the_process_may_use(
+    resolve: Resolve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: {0, 5, 7}, raising=False)
+    assert resolve("show", "--workers=auto").workers == 3
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(1000)))
+    assert resolve("show", env={"DBPROXY_WORKERS": "auto"}).workers == MOST_WORKERS
+
+
+@pytest.mark.parametrize(("count", "workers"), [(4, 4), (None, 1)])
+def test_where_the_system_does_not_tell_auto_is_the_number_of_all_cpus(
+    resolve: Resolve, monkeypatch: pytest.MonkeyPatch, count: int | None, workers: int
+) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: count)
+    assert resolve("show", "--workers=auto").workers == workers
+
+
+@pytest.mark.parametrize("text", ["", "many", "-1", "1.5", "+2", "9" * 10, "AUTO", "²"])
+def test_what_is_neither_a_number_of_workers_nor_auto_is_refused(
+    refusal: Callable[..., str], text: str
+) -> None:
+    assert refusal("show", f"--workers={text}").endswith(
+        f" --workers: `{text}` is neither a number of processes nor auto [usage]"
+    )
+
+
+@pytest.mark.parametrize("text", ["0", "257", "999999999"])
+def test_too_few_and_too_many_workers_are_refused(refusal: Callable[..., str], text: str) -> None:
+    assert "--workers must be 1 to 256" in refusal("show", f"--workers={text}")
+    assert "DBPROXY_WORKERS must be 1 to 256" in refusal("show", env={"DBPROXY_WORKERS": text})

@@ -100,6 +100,7 @@ def test_a_closed_connection_is_one_line_with_the_fields_of_its_record() -> None
         "database_name": None,
         "generation": 2,
         "attempts": 1,
+        "prewarmed": False,
         "bytes_up": 120,
         "bytes_down": 4096,
         "opened_at": "2025-11-03T12:00:00.250000Z",

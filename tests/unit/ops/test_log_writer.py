@@ -1,4 +1,7 @@
 import os
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -6,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dbproxy.ops.log_writer import LogWriter, log_writer
+from dbproxy.workers.handover import open_log_lock
 
 PIPE_FULL = 1 << 20
 """More than a pipe holds, so that a writer blocks."""
@@ -100,3 +104,60 @@ def test_text_that_is_not_unicode_is_written_escaped(tmp_path: Path) -> None:
     with log.open("wb") as file, log_writer(file.fileno(), notice) as writer:
         writer.write("file \udcff")
     assert log.read_bytes() == b"file \\udcff\n"
+
+
+WRITERS, LINES, LENGTH = 3, 60, 50_000
+"""Lines far longer than the 4096 bytes that a pipe keeps together."""
+
+WRITE = """
+import sys
+from dbproxy.ops.log_writer import log_writer
+lock, letter = int(sys.argv[1]), sys.argv[2]
+with log_writer(1, lambda count: f"{count} dropped", lock=lock) as writer:
+    for _ in range(int(sys.argv[3])):
+        writer.write(letter * int(sys.argv[4]))
+"""
+
+
+def test_lines_of_several_processes_stay_whole_however_long_they_are(
+    pipe: tuple[int, int],
+) -> None:
+    reader, writer_end = pipe
+    lock = open_log_lock()
+    command = [sys.executable, "-c", WRITE, str(lock)]
+    processes = [
+        subprocess.Popen(
+            [*command, letter, str(LINES), str(LENGTH)], stdout=writer_end, pass_fds=[lock]
+        )
+        for letter in "abc"
+    ]
+    os.close(writer_end)
+    os.close(lock)
+    with open(reader, closefd=False) as received:
+        lines = received.read().splitlines()
+    assert [process.wait(10) for process in processes] == [0] * WRITERS
+    assert Counter(lines) == {letter * LENGTH: LINES for letter in "abc"}
+
+
+def test_a_process_that_is_killed_while_it_holds_the_lock_holds_up_nobody(
+    tmp_path: Path,
+) -> None:
+    lock = open_log_lock()
+    hold = "import fcntl, sys; fcntl.lockf(int(sys.argv[1]), fcntl.LOCK_EX); print(); input()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", hold, str(lock)],
+        pass_fds=[lock],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with process, (tmp_path / "log").open("wb") as file:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"\n"
+        writer = LogWriter(file.fileno(), notice, lock=lock)
+        writer.write("line")
+        writer.close(patience=0.01)
+        assert (tmp_path / "log").read_bytes() == b""
+        process.kill()
+        writer.close(patience=5)
+    os.close(lock)
+    assert (tmp_path / "log").read_bytes() == b"line\n"

@@ -310,6 +310,25 @@ async def test_an_upstream_that_falls_silent_after_a_ping_is_given_up(
 
 
 @every_engine
+async def test_an_upstream_that_had_sent_pings_before_and_then_never_a_byte_is_given_up(
+    fast: bool, localhost: Credentials
+) -> None:
+    near, client = socket_pair()
+    upstream, database, _transport = await layered_pair("tls-ping", localhost)
+    with trio.move_on_after(0.05):
+        await upstream.receive_some()  # what the handshake has left: then there is nothing to read
+    upstream.patience = lambda: 0.05
+    engine, stream = RelayEngine(fast=fast), LayeredStream(near)
+    relay = engine.relay(stream, upstream, FirstFlight(), lambda: None)
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as machinery, client, database, stream, upstream:
+            machinery.start_soon(engine.run)
+            end = await relay.run()
+            machinery.cancel_scope.cancel()
+    assert isinstance(end.upstream_error, SilenceError)
+
+
+@every_engine
 async def test_an_upstream_that_has_ended_its_direction_may_be_silent(
     fast: bool, localhost: Credentials
 ) -> None:

@@ -100,3 +100,15 @@ def test_no_attempt_begins_after_the_grace(
             return
         now += retry.pause
         assert now <= grace + 1e-6
+
+
+def test_after_a_connection_that_was_ready_before_another_is_due_at_once_grace_or_not() -> None:
+    attempts = Attempts(0.0, 0.0)
+    assert attempts.afresh() == Retry(0)
+    assert attempts.made == 2
+
+
+def test_one_that_was_ready_uses_up_no_chance() -> None:
+    attempts = Attempts(GRACE, 0.0, full_pauses())
+    attempts.afresh()
+    assert attempts.after(Prospect.ONCE, 1.0) == Retry(0.1)

@@ -1,0 +1,81 @@
+"""Looking after a stream on which nobody has anything to say yet.
+
+What comes then is for the layers alone: pings, session tickets, a key update. Taking it in never
+waits, so whoever owns the stream may hand it over between any two looks.
+"""
+
+import os
+from math import inf
+from typing import Final
+
+import trio
+
+from dbproxy.layers import LayerStack
+from dbproxy.relay.silence import SilenceError
+from dbproxy.relay.stream import LayeredStream
+
+__all__ = ["take_in", "wait_until_readable"]
+
+_READ_SIZE: Final = 4096
+"""Bytes asked of the socket at once: what comes for the layers is small."""
+
+
+async def wait_until_readable(stream: LayeredStream) -> None:
+    """Wait until something has come, or the end; reads nothing. The stream must be on a socket.
+
+    Raises:
+        SilenceError: The peer had promised to send something by now.
+    """
+    transport, _layers = stream.lend()
+    limit = stream.patience()
+    if limit == inf:
+        await trio.lowlevel.wait_readable(transport.socket)
+        return
+    with trio.move_on_after(limit):
+        await trio.lowlevel.wait_readable(transport.socket)
+        return
+    raise SilenceError(limit)
+
+
+def take_in(stream: LayeredStream) -> bytes | None:
+    """Give the layers what has come. The stream must be on a socket, and nobody else may read.
+
+    Returns:
+        What came out of the layers; `b""` when the peer has ended its direction; `None` for
+        neither.
+
+    Raises:
+        LayerError: The peer broke the rules of a layer.
+        trio.BrokenResourceError: The connection failed.
+    """
+    if received := stream.take_received():
+        return received
+    transport, layers = stream.lend()
+    try:
+        return _read(transport.socket.fileno(), layers)
+    except OSError as error:
+        raise trio.BrokenResourceError(f"socket connection broken: {error}") from error
+
+
+def _read(descriptor: int, layers: LayerStack) -> bytes | None:
+    while True:
+        try:
+            data = os.read(descriptor, _READ_SIZE)
+        except BlockingIOError:
+            return None
+        received = layers.receive(data)
+        _answer(descriptor, layers)
+        if received:
+            return received
+        if not data or layers.ended:
+            layers.receive_eof()
+            return b""
+        if len(data) < _READ_SIZE:
+            return None
+
+
+def _answer(descriptor: int, layers: LayerStack) -> None:
+    """Send what receiving has made, such as a pong: so little that an idle socket takes it."""
+    word = layers.outgoing()
+    if word and os.write(descriptor, word) < len(word):
+        raise BlockingIOError("the peer does not take what an idle connection has to say")
