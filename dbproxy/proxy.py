@@ -153,7 +153,6 @@ class DatabaseProxy:
             protocol=protocol,
             facts=facts,
             dialer=dialer,
-            certificate=certificate,
             handler=handler,
             store=store,
             started=started,
