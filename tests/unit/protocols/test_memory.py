@@ -7,7 +7,7 @@ import pytest
 from mysql_packets import greeting_payload, response_payload
 from tds_messages import ON, prelogin
 
-from dbproxy.errors import ClientError, UpstreamError
+from dbproxy.errors import ClientError, Code, UpstreamError
 from dbproxy.protocols import (
     Carry,
     Conversation,
@@ -87,6 +87,14 @@ def test_what_nobody_knows_is_carried_at_once(start: bytes) -> None:
     protocol = choose_protocol(Settings(protocol="unheard", alpn="unheard"), "postgres")
     for mode in Mode:
         assert fill(protocol.prologue(mode), start) == len(start)
+
+
+def test_of_a_first_message_that_is_carried_only_what_a_refusal_refers_to_is_kept() -> None:
+    prologue = protocol_named("redis").prologue(Mode.TUNNEL)
+    ping = b"*1\r\n$4\r\nPING\r\n"
+    prologue.receive(ping * 900)
+    answers = prologue.refusal(ClientError(Code.CLIENT_STALLED, "x")).count(b"-ERR ")
+    assert 4000 < answers * len(ping) < 4200
 
 
 def test_a_client_that_waits_for_its_login_to_be_read_is_not_kept_either() -> None:
