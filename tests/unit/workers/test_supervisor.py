@@ -389,3 +389,17 @@ class TestStopping:
             assert path.is_socket()
             bench.supervisor.stop()
         assert not path.exists()
+
+    async def test_a_name_that_another_process_takes_while_it_drains_is_left_alone(
+        self, destination: Path, tmp_path: Path
+    ) -> None:
+        path = tmp_path / ".s.PGSQL.5432"
+        async with running(destination, "deaf", "serve", listen=f"unix://{path}") as bench:
+            await bench.until(WorkerStarted, 2)
+            bench.supervisor.stop()
+            assert not path.exists()
+            with socket.socket(socket.AF_UNIX) as another:
+                another.bind(str(path))
+            deaf = next(event for event in bench.of(WorkerStarted) if event.worker == 1)
+            os.kill(deaf.pid, 9)
+        assert path.is_socket()
