@@ -182,6 +182,36 @@ async def test_a_reset_by_the_client_ends_everything_and_is_told(
     assert bench.end.client_ended
 
 
+@every_stack
+async def test_a_client_that_is_gone_after_it_has_ended_its_direction_ends_everything(
+    stack: str, localhost: Credentials
+) -> None:
+    """On the reactor: the plain relay waits for the upstream to say something, or keepalive."""
+    async with running(True, stack, localhost) as bench:
+        await bench.database.send_all(b"never read")
+        await until(lambda: bench.relay.bytes_down > 0)
+        await bench.client.send_eof()
+        assert await receive_all(bench.database) == b""
+        assert not bench.ends
+        await bench.client.aclose()  # over unread bytes: a reset
+    assert bench.end.closed_by is ClosedBy.CLIENT
+
+
+@every_engine
+@every_stack
+async def test_an_upstream_that_is_gone_after_it_has_ended_its_direction_ends_everything(
+    fast: bool, stack: str, localhost: Credentials
+) -> None:
+    async with running(fast, stack, localhost) as bench:
+        await bench.database.send_all(b"the last word")
+        await bench.database.send_eof()
+        assert await receive_all(bench.client) == b"the last word"
+        await bench.database.aclose()
+        await bench.client.send_all(b"nobody hears that")
+    assert bench.end.closed_by is ClosedBy.UPSTREAM
+    assert bench.end.upstream_spoke
+
+
 @every_engine
 @every_stack
 async def test_who_does_not_read_slows_the_other_down_and_misses_nothing(
