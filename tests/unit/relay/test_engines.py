@@ -1,6 +1,9 @@
 """The rules of the relay on real sockets, for both engines and every stack of layers."""
 
 import random
+import select
+import subprocess
+import sys
 from contextlib import AsyncExitStack
 from time import perf_counter
 
@@ -34,7 +37,14 @@ from dbproxy.relay import (
     SilenceError,
     own_the_loop,
 )
-from dbproxy.relay.reactor import LINGER
+from dbproxy.relay.reactor import (
+    _ALL_EVENTS,
+    ERROR_EVENTS,
+    HANGUP_EVENTS,
+    LINGER,
+    READ_EVENTS,
+    WRITE_EVENTS,
+)
 
 
 async def pour(stream: trio.abc.HalfCloseableStream, pieces: list[bytes]) -> None:
@@ -502,6 +512,35 @@ def test_pyopenssl_still_has_what_the_hot_path_needs(localhost: Credentials) -> 
     """The hot path calls OpenSSL on pyOpenSSL's own objects, whose names are not promised."""
     layer: TLSLayer = client_layer()
     assert isinstance(layer.records, Records)
+
+
+WITHOUT_EPOLL = """
+import select, trio
+names = [name for name in vars(select) if name.lower().startswith("epoll")]
+taken = {name: vars(select).pop(name) for name in names}
+from dbproxy import cli
+from dbproxy.relay import FirstFlight, LayeredStream, RelayEngine
+vars(select).update(taken)  # trio itself needs it
+async def main():
+    pair = [trio.SocketStream(end) for end in trio.socket.socketpair()]
+    print(type(RelayEngine().relay(*map(LayeredStream, pair), FirstFlight(), print)).__name__)
+trio.run(main)
+"""
+
+
+def test_where_the_system_has_no_epoll_everything_loads_and_the_plain_relay_is_used() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", WITHOUT_EPOLL], capture_output=True, text=True, check=False
+    )
+    assert (ended.stdout, ended.stderr) == ("Relay\n", "")
+
+
+def test_the_events_are_what_the_system_calls_them() -> None:
+    assert WRITE_EVENTS == select.EPOLLOUT
+    assert ERROR_EVENTS == select.EPOLLERR
+    assert HANGUP_EVENTS == select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+    assert READ_EVENTS == select.EPOLLIN | HANGUP_EVENTS
+    assert _ALL_EVENTS == READ_EVENTS | WRITE_EVENTS | select.EPOLLET
 
 
 async def quickest_round_trip(bench: Bench) -> float:
