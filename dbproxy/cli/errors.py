@@ -7,14 +7,14 @@ next, and as an exit status. Anything else is a bug of ours: it passes through, 
 
 import os
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
-from difflib import get_close_matches
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Final
 
 import click
 from click.core import ParameterSource
 
+from dbproxy.cli.guess import guess
 from dbproxy.cli.invocation import Invocation
 from dbproxy.cli.output import NOBODY_READS, flush_output, output_failure
 from dbproxy.cli.printable import printable
@@ -133,16 +133,9 @@ def _sentence(error: click.UsageError) -> str:
         case click.NoSuchOption(option_name=name) if name in _OF_DB:
             return f"no such option {name} here: it is one of `dbproxy db`"
         case click.NoSuchOption():
-            similar = _similar(error.option_name, error.possibilities or ())
-            guess = f"; did you mean {similar[0]}?" if similar else ""
-            return f"no such option {error.option_name}{guess}"
+            meant = guess(error.option_name, error.possibilities or ())
+            return f"no such option {error.option_name}{meant}"
     return _bare(error.format_message())
-
-
-def _similar(option: str, known: Iterable[str]) -> list[str]:
-    """Those that may be meant, the likeliest first; the dashes alone make nothing alike."""
-    by_word = {name.lstrip("-"): name for name in known}
-    return [by_word[word] for word in get_close_matches(option.lstrip("-"), by_word)]
 
 
 def _bare(message: str) -> str:
