@@ -16,7 +16,7 @@ from click.core import ParameterSource
 
 from dbproxy.cli.guess import guess
 from dbproxy.cli.invocation import Invocation
-from dbproxy.cli.output import NOBODY_READS, flush_output, output_failure
+from dbproxy.cli.output import NOBODY_READS, discard_errors, flush_output, output_failure
 from dbproxy.cli.printable import printable
 from dbproxy.errors import PROBLEMS, Code, DBProxyError
 from dbproxy.settings import Scope, options
@@ -163,6 +163,11 @@ def _say_error(message: str, code: Code | None = None, next_step: str | None = N
     """Write the message; unprintable characters, which a file's name may have, are escaped."""
     label = click.style("error:", fg="red", bold=True)
     end = f" [{code}]" if code is not None else ""
-    click.echo(f"{PROGRAM}: {label} {printable(message)}{end}", err=True)
+    lines = [f"{PROGRAM}: {label} {printable(message)}{end}"]
     if next_step:
-        click.echo(printable(next_step), err=True)
+        lines.append(printable(next_step))
+    try:
+        for line in lines:
+            click.echo(line, err=True)
+    except OSError:  # nobody can be told; the exit status stays what it is
+        discard_errors()

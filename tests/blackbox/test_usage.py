@@ -85,6 +85,19 @@ def test_output_that_cannot_be_written_is_one_sentence(
     assert (process.returncode, process.stderr) == (1, sentence)
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_error_that_cannot_be_told_keeps_its_exit_status(unbuffered: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        process = subprocess.run(
+            [COMMAND, "db", "--port=many"],
+            stdout=subprocess.PIPE,
+            stderr=full,
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+            check=False,
+        )
+    assert (process.returncode, process.stdout) == (2, b"")
+
+
 @pytest.mark.parametrize("moment", [0.0, 0.1, 0.3])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_in_the_first_moments_ends_it_without_a_word(
