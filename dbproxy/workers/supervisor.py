@@ -104,7 +104,10 @@ class Supervisor:
         finally:
             port.close()
             remove_name(port.address)
-        self._publish(Stopped(ended_early=self._totals.ended_early))
+            if (
+                self._stopping.is_set()
+            ):  # also before a worker has begun, when starting is cancelled
+                self._publish(Stopped(ended_early=self._totals.ended_early))
 
     def stop(self) -> None:
         """Stop accepting; open connections have the drain timeout to end. May be called again."""
