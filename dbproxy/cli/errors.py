@@ -168,6 +168,6 @@ def _say_error(message: str, code: Code | None = None, next_step: str | None = N
         lines.append(printable(next_step))
     try:
         for line in lines:
-            click.echo(line, err=True)
+            click.echo(line, err=True, color=False if os.environ.get("NO_COLOR") else None)
     except OSError:  # nobody can be told; the exit status stays what it is
         discard_errors()

@@ -141,6 +141,22 @@ def test_a_wrong_argument_is_one_sentence_and_status_2(
     assert "--help" in next_step
 
 
+@pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
+def test_an_error_on_a_terminal_is_coloured_unless_no_color_is_set(
+    no_color: str, coloured: bool
+) -> None:
+    ours, theirs = os.openpty()
+    environment = os.environ | {"NO_COLOR": no_color, "TERM": "xterm"}
+    with os.fdopen(ours, "rb", buffering=0) as terminal, os.fdopen(theirs, "wb") as far_end:
+        process = subprocess.run(
+            [COMMAND, "nix"], stdout=far_end, stderr=far_end, env=environment, check=False
+        )
+        text = terminal.read(65536)
+    assert process.returncode == 2
+    assert b"no such command 'nix'" in text
+    assert (b"\x1b" in text) is coloured
+
+
 def test_without_a_destination_the_next_step_names_the_options(run: Run, tmp_path: Path) -> None:
     empty = tmp_path / "tbot.yaml"
     empty.write_text("version: v2\n")
