@@ -5,7 +5,7 @@ behind the lab, dbproxy as the installed command. What must come out: no program
 every connection ends well in dbproxy's log. Only redis-benchmark may leave in the middle of
 connecting: it does so as soon as it has its number of answers.
 
-    bench/soak_clients                              half a minute each: nine minutes
+    bench/soak_clients                              half a minute each, ten in all
     bench/soak_clients --seconds=5 --mode=terminate --program=pgbench
 
 Exit status 1 when anything of this did not come out.

@@ -57,6 +57,8 @@ class Scope(Enum):
     """After whatever opens ports."""
     DB = "db"
     """After whatever is about one port: `dbproxy db`, `run`, `connect` and `env`."""
+    WORKERS = "workers"
+    """After what may be several processes: `dbproxy db`."""
     MESSAGE = "message"
     """After what writes a start message: `dbproxy db` and `dbproxy start`."""
     RUN = "run"
@@ -437,6 +439,7 @@ class Settings:
             " as many as this process may use CPUs. What limits a process, such as"
             " --max-handshakes, holds for each of them.",
             kind=Kind.PROCESSES,
+            scope=Scope.WORKERS,
             metavar="N|auto",
         ),
     )

@@ -63,6 +63,7 @@ SCOPES: Final = {
     Scope.ARGUMENT: "The argument",
     Scope.SERVE: "Options of all that opens ports",
     Scope.DB: "Options for one port: `dbproxy db`, `run`, `connect` and `env`",
+    Scope.WORKERS: "Options of `dbproxy db` only (`env` takes them too)",
     Scope.MESSAGE: "Options of `dbproxy db` and `dbproxy start`",
     Scope.RUN: "Options of `dbproxy run` and `dbproxy connect`",
     Scope.ENV: "Options of `dbproxy env`",

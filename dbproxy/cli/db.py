@@ -41,7 +41,7 @@ SIGHUP           read the certificates again.
 @click.command(
     cls=SettingsCommand,
     help=HELP,
-    params=settings_options(*ONE_PORT, Scope.MESSAGE),
+    params=settings_options(*ONE_PORT, Scope.WORKERS, Scope.MESSAGE),
     short_help="Open a local port for a database service.",
 )
 @click.pass_context

@@ -54,7 +54,7 @@ class Shown:
     cls=SettingsCommand,
     help=HELP,
     params=[
-        *settings_options(*ONE_PORT, Scope.ENV),
+        *settings_options(*ONE_PORT, Scope.WORKERS, Scope.ENV),
         click.Argument(["more_services"], nargs=-1, required=False, metavar="[SERVICE]..."),
     ],
     short_help="Show how clients connect, as variables or URIs.",

@@ -27,7 +27,9 @@ PROGRAM: Final = "dbproxy"
 INTERRUPTED: Final = 130
 """What shells report for a program that SIGINT ended: 128 + 2."""
 
-_OF_DB: Final = frozenset(flag for _, option, _ in options(Scope.DB) for flag in option.flags)
+_OF_DB: Final = frozenset(
+    flag for _, option, _ in options(Scope.DB, Scope.WORKERS) for flag in option.flags
+)
 """Options that have been typed in another place when they are not known."""
 
 REPORTABLE: Final = (DBProxyError, click.ClickException, click.Abort, KeyboardInterrupt)

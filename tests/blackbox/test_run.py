@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import trio
 from beside_lab import BesideLab, tells
+from commands import Run
 from loopback import free_port
 
 from dbproxy.lab import Lab
@@ -126,6 +126,11 @@ class TestWhatCannotBeRun:
         outcome = await beside.run("run", "--", text)
         assert outcome.status == 126
         assert "Exec format error" in outcome.error
+
+    def test_a_command_has_no_workers(self, run: Run) -> None:
+        outcome = run("run", "--workers=2", "--", "true")
+        assert outcome.status == 2
+        assert "no such option --workers here: it is one of `dbproxy db`" in outcome.error
 
     async def test_no_command_at_all_is_a_usage_error(self, beside: BesideLab) -> None:
         for arguments in (("run", "example-server"), ("run", "--")):
@@ -257,14 +262,7 @@ class TestAtATerminal:
             await command.out.first("ready")
             os.write(terminal, b"\x03")
             await command.out.first("SIGINT")
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(press_until_heard, terminal)
-                assert await command.ended() == 137
-                nursery.cancel_scope.cancel()
-
-
-async def press_until_heard(terminal: int) -> None:
-    """Press Ctrl-C as people do: signals that come before the first one is seen are one with it."""
-    while True:
-        os.write(terminal, b"\x03")
-        await trio.sleep(2)  # not while it is ending: what comes then is for Python itself
+            command.process.send_signal(signal.SIGUSR1)  # comes after it, so dbproxy has had it
+            await command.out.first("SIGUSR1")
+            os.write(terminal, b"\x03")
+            assert await command.ended() == 137

@@ -174,8 +174,10 @@ async def test_pings_that_come_meanwhile_are_absorbed(
     mode: Mode, rsa_keys: tuple[PrivateKey, PrivateKey], tmp_path: Path
 ) -> None:
     async with greeting(tmp_path, rsa_keys, mode, ping_interval=INTERVAL) as (lab, proxy):
-        await until(lambda: all(facts.pings >= 5 for facts in database_connections(lab)), PATIENCE)
-        assert len(database_connections(lab)) == READY
+        await until(
+            lambda: [facts.pings >= 5 for facts in database_connections(lab)] == [True] * READY,
+            PATIENCE,
+        )
         await come(proxy)
         record = await proxy.record()
     assert record.prewarmed

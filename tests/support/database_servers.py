@@ -1,5 +1,7 @@
 """Real database servers other than PostgreSQL, each for the length of a block."""
 
+import errno
+import random
 import shutil
 import socket
 import subprocess
@@ -12,6 +14,8 @@ from pathlib import Path
 
 import trio
 
+OUTSIDE = (16384, 32768)
+"""Ports below those that Linux hands out (net.ipv4.ip_local_port_range)."""
 START_TIMEOUT = 30.0
 """Seconds until a server must accept connections, also on a busy machine."""
 
@@ -37,8 +41,7 @@ async def redis_server() -> AsyncIterator[str]:
 @asynccontextmanager
 async def mongodb_server() -> AsyncIterator[str]:
     """A server of MongoDB's wire protocol, with its data in memory; its address."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = _unused_port()
     program = Path(sys.executable).with_name("nx-27017")
     with tempfile.TemporaryDirectory(prefix="mongodb-") as directory:
         files = {"--log-file": "log", "--pid-file": "pid"}
@@ -48,6 +51,22 @@ async def mongodb_server() -> AsyncIterator[str]:
         connect = partial(trio.open_tcp_stream, "127.0.0.1", port)
         async with _running(command, Path(directory), connect):
             yield f"127.0.0.1:{port}"
+
+
+def _unused_port() -> int:
+    """A port for a server that takes none by itself.
+
+    It is none of those that the system hands out: until the server listens, any connection of
+    anybody, even the one that looks for the server, could be given that very port.
+    """
+    while True:
+        port = random.randrange(*OUTSIDE)
+        try:
+            with socket.create_server(("127.0.0.1", port)):
+                return port
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
 
 
 @asynccontextmanager

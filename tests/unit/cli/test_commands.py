@@ -9,7 +9,7 @@ from dbproxy.cli.doctor import WORDS as DOCTORS_WORDS
 from dbproxy.cli.errors import run
 from dbproxy.cli.invocation import Invocation
 from dbproxy.cli.lazy import LazyGroup
-from dbproxy.cli.options import LOOKUP, SettingOption
+from dbproxy.cli.options import LOOKUP, ONE_PORT, SettingOption
 from dbproxy.settings import Scope, environment_names, options
 
 
@@ -25,11 +25,11 @@ def test_the_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 OPTIONS_OF = {
-    "db": (Scope.GLOBAL, Scope.ARGUMENT, Scope.SERVE, Scope.DB, Scope.MESSAGE),
+    "db": (*ONE_PORT, Scope.WORKERS, Scope.MESSAGE),
     "start": (Scope.GLOBAL, Scope.SERVE, Scope.MESSAGE),
-    "run": (Scope.GLOBAL, Scope.ARGUMENT, Scope.SERVE, Scope.DB, Scope.RUN),
-    "connect": (Scope.GLOBAL, Scope.ARGUMENT, Scope.SERVE, Scope.DB, Scope.RUN),
-    "env": (Scope.GLOBAL, Scope.ARGUMENT, Scope.SERVE, Scope.DB, Scope.ENV),
+    "run": (*ONE_PORT, Scope.RUN),
+    "connect": (*ONE_PORT, Scope.RUN),
+    "env": (*ONE_PORT, Scope.WORKERS, Scope.ENV),
     "doctor": (Scope.GLOBAL, Scope.ARGUMENT, Scope.DOCTOR),
 }
 

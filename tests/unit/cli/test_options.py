@@ -31,7 +31,7 @@ def group(context: click.Context, /, **_options: object) -> None:
 seen: list[Settings] = []
 
 
-@group.command(params=settings_options(*ONE_PORT, Scope.MESSAGE))
+@group.command(params=settings_options(*ONE_PORT, Scope.WORKERS, Scope.MESSAGE))
 @click.pass_context
 def show(context: click.Context, /, **_options: object) -> None:
     seen.append(settings_from(context))
@@ -305,7 +305,7 @@ def test_the_tunnels_of_a_file_have_the_options_that_hold_for_all_of_them(
 ) -> None:
     settings = resolve("-c", "tbot.yaml", "tunnels", "--format=json", "--drain-timeout=1s")
     assert settings == Settings(config=Path("tbot.yaml"), format="json", drain_timeout=1.0)
-    for name, option, _ in declared_options(Scope.DB):
+    for name, option, _ in declared_options(Scope.DB, Scope.WORKERS):
         assert "no such option" in refusal("tunnels", f"{option.flags[-1]}=1"), name
     assert "unexpected extra argument" in refusal("tunnels", "example-server")
 
