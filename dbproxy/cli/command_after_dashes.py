@@ -5,6 +5,7 @@ from typing import Final
 import click
 
 from dbproxy.cli.settings_command import SettingsCommand
+from dbproxy.errors import UsageError
 
 __all__ = ["CommandAfterDashes", "words_after_dashes"]
 
@@ -24,10 +25,21 @@ class CommandAfterDashes(SettingsCommand):
     metavar = "-- COMMAND [ARGUMENT]..."
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Keep the words after `--`, and parse those before it."""
+        """Keep the words after `--`, and parse those before it.
+
+        Raises:
+            UsageError: There are words that only make sense behind dashes, and no dashes.
+        """
         end = args.index(_DASHES) if _DASHES in args else len(args)
         ctx.meta[_KEY] = tuple(args[end + 1 :])
-        return super().parse_args(ctx, args[:end])
+        ctx.allow_extra_args = _DASHES not in args
+        extra = super().parse_args(ctx, args[:end])
+        if extra:
+            raise UsageError(
+                f"unexpected argument {extra[0]!r}: there are no two dashes before it",
+                next_step=f"Put them there: `{ctx.command_path} SERVICE -- {extra[0]} …`.",
+            )
+        return extra
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         """As usual, and what follows."""

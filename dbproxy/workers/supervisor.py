@@ -103,7 +103,8 @@ class Supervisor:
                     task_status.started(started)
         finally:
             port.close()
-        self._publish(Stopped(ended_early=self._totals.ended_early))
+            if self._stopping.is_set():  # also when starting was cancelled for it
+                self._publish(Stopped(ended_early=self._totals.ended_early))
 
     def stop(self) -> None:
         """Stop accepting; open connections have the drain timeout to end. May be called again."""

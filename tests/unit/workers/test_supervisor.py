@@ -368,6 +368,19 @@ class TestStopping:
                 nursery.cancel_scope.cancel()
         assert bench.of(Stopped) == []
 
+    async def test_stopped_and_cancelled_before_a_worker_is_ready_it_says_that_it_has_stopped(
+        self, destination: Path
+    ) -> None:
+        bench = make_bench(destination, ("slow",))
+        with trio.fail_after(PATIENCE):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(bench.supervisor.run)
+                await until(lambda: bench.supervisor._port is not None, PATIENCE)
+                nursery.cancel_scope.cancel()
+                bench.supervisor.stop()
+        assert bench.of(WorkerStarted) == []
+        assert bench.of(Stopped) == [Stopped(ended_early=0)]
+
     async def test_cancelled_at_any_moment_of_the_start_it_leaves_nothing(
         self, destination: Path
     ) -> None:
