@@ -23,21 +23,27 @@ class CommandAfterDashes(SettingsCommand):
     """
 
     metavar = "-- COMMAND [ARGUMENT]..."
+    allow_extra_args = True  # for a message that says where they belong
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Keep the words after `--`, and parse those before it.
 
         Raises:
-            UsageError: There are words that only make sense behind dashes, and no dashes.
+            UsageError: There are more of those than the service, such as a command without `--`.
         """
         end = args.index(_DASHES) if _DASHES in args else len(args)
         ctx.meta[_KEY] = tuple(args[end + 1 :])
-        ctx.allow_extra_args = _DASHES not in args
         extra = super().parse_args(ctx, args[:end])
-        if extra:
+        if extra and _DASHES not in args:
             raise UsageError(
                 f"unexpected argument {extra[0]!r}: there are no two dashes before it",
                 next_step=f"Put them there: `{ctx.command_path} SERVICE -- {extra[0]} …`.",
+            )
+        if extra:
+            raise UsageError(
+                f"`{extra[0]}` is one word too many: only the service comes before two dashes",
+                next_step="Give the rest behind them:"
+                f" `{ctx.command_path} [SERVICE] {self.metavar}`.",
             )
         return extra
 

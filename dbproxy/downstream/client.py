@@ -99,7 +99,7 @@ class Client:
 
         Args:
             prologue: Knows what to make of a client that speaks already.
-            moment: Seconds.
+            moment: Seconds; 0 for a look at what it has done already.
 
         Raises:
             ClientError: The client speaks although it should listen first.

@@ -133,15 +133,19 @@ class ConnectionHandler:
     async def _hear_upstream_first(
         self, client: Client, progress: Progress
     ) -> tuple[Carry, RelayEnd]:
-        await client.see_whether_it_stays(self.protocol.prologue(self.mode), _PROBE_MOMENT)
+        await self._see_whether_it_stays(client, _PROBE_MOMENT)
         authenticate = self.mode is not Mode.PASSTHROUGH
         async with self.bridge.greeted(
             client, self._new_greeting_reader, authenticate, progress
         ) as upstream:
+            await self._see_whether_it_stays(client, 0)  # who has spoken meanwhile did so too early
             progress.said_down += upstream.greeting.size
             carry = await self._admit(client, upstream.greeting)
             progress.user, progress.database = carry.user, carry.database
             return carry, await self.bridge.carry_on(client, upstream, carry, progress)
+
+    async def _see_whether_it_stays(self, client: Client, moment: float) -> None:
+        await client.see_whether_it_stays(self.protocol.prologue(self.mode), moment)
 
     def _new_greeting_reader(self) -> GreetingReader:
         reader = self.protocol.greeting_reader()

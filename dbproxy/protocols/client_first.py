@@ -16,33 +16,19 @@ not wait for the whole first message: the upstream is dialled while the rest is 
 refusal may be sent before that rest has come; the client reads it as the answer to its first
 message.
 
-A client that says nothing may be waiting to be greeted, as MySQL's do. When its time is over it is
-told in their words what this port carries; no other client has asked for anything by then.
-
 Tested in `tests/unit/protocols/test_client_first.py` for all of them, split at every byte.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from dbproxy.errors import DBProxyError
-from dbproxy.protocols.base import (
-    Carry,
-    DatabaseProtocol,
-    Prologue,
-    PrologueEvent,
-    StartTLS,
-)
-from dbproxy.protocols.misuse import (
-    foreign,
-    tls_inside_tls,
-    tls_missing,
-    tls_on_plain_port,
-)
+from dbproxy.protocols.base import Carry, DatabaseProtocol, Prologue, PrologueEvent
+from dbproxy.protocols.first_words import FirstWords, begins_tls
+from dbproxy.protocols.misuse import tls_missing
 from dbproxy.protocols.recognise import Undecided, recognise
 from dbproxy.protocols.wire import Answering, Wire
-from dbproxy.protocols.wire.mysql import told_to_the_silent
-from dbproxy.protocols.wire.tls import TLS
 from dbproxy.settings import Mode
 
 __all__ = ["ClientFirst", "ClientFirstPrologue"]
@@ -51,7 +37,7 @@ _KEPT: Final = 4096
 """Bytes of the client's first message that a refusal may refer to."""
 
 
-class ClientFirstPrologue(Prologue):
+class ClientFirstPrologue(FirstWords):
     """Reads the first bytes of one client.
 
     Args:
@@ -64,73 +50,52 @@ class ClientFirstPrologue(Prologue):
     def __init__(
         self, wire: Wire, readable_name: str, mode: Mode, *, inside_tls: bool = False
     ) -> None:
+        super().__init__(readable_name, mode, inside_tls=inside_tls)
         self._own = wire
-        self._readable_name = readable_name
-        self._mode = mode
-        self._inside_tls = inside_tls
         self._received = b""
-        self._speaks = wire
         self._done = False
 
-    @property
-    def started(self) -> bool:
-        return bool(self._received)
-
-    def receive(self, data: bytes) -> Sequence[PrologueEvent]:
+    def _read(self, data: bytes) -> Sequence[PrologueEvent]:
         if self._done or not data:
             return []
         self._received += data
-        try:
-            wire = self._recognised()
-        except Undecided:
+        if begins_tls(self._received):
+            event = self._on_client_hello(self._received)
+        elif self._is_own():
+            event = self._on_own()
+        else:
+            self._check_foreign(self._received)
             return []
-        event = self._on_beginning(wire)
         self._done, self._received = True, self._received[:_KEPT]
         return [event]
 
-    def _recognised(self) -> Wire | None:
-        """What the client speaks; the port's own protocol before all others, but for TLS."""
-        is_tls = _TLS.begins(self._received)
-        if is_tls:
-            return _TLS
+    def _is_own(self) -> bool:
+        """The port's own protocol comes before all others, and it may take what nobody knows."""
         if self._own.begins(self._received):
-            return self._own
-        found = recognise(self._received)
-        if found is None and self._own.may_begin(self._received):
-            return self._own
-        return found
+            return True
+        return self._own.may_begin(self._received) and self._is_known_to_nobody()
 
-    def _on_beginning(self, wire: Wire | None) -> PrologueEvent:
-        if wire is None:
-            raise foreign(self._readable_name, None, self._received)
-        self._speaks = wire
-        if wire is _TLS:
-            return self._on_client_hello()
-        if wire is not self._own:
-            raise foreign(self._readable_name, wire, self._received)
+    def _is_known_to_nobody(self) -> bool:
+        with suppress(Undecided):
+            return recognise(self._received) is None
+        return False
+
+    def _on_own(self) -> PrologueEvent:
         if self._mode is not Mode.TUNNEL and not self._inside_tls:
             raise tls_missing()
         return Carry(self._received, authenticate=True)
 
-    def _on_client_hello(self) -> PrologueEvent:
-        if self._inside_tls:
-            raise tls_inside_tls()
-        if self._mode is Mode.TUNNEL:
-            raise tls_on_plain_port()
-        if self._mode is Mode.TERMINATE:
-            return StartTLS(self._received)
-        return Carry(self._received, authenticate=False)
+    @property
+    def _kept(self) -> bytes:
+        return self._received
 
-    def refusal(self, error: DBProxyError) -> bytes:
-        if self.started:
-            return self._speaks.refusal(self._received, error)
-        return b"" if self._inside_tls else told_to_the_silent(error, self._readable_name)
+    def _refusal_in_own_words(self, error: DBProxyError) -> bytes:
+        return self._own.refusal(self._received, error)
 
     def further(self, error: DBProxyError) -> Answering | None:
-        return self._speaks.further(self._received, error) if self.started else None
-
-
-_TLS: Final = TLS()
+        if self._started and self._speaks is None:
+            return self._own.further(self._received, error)
+        return super().further(error)
 
 
 class ClientFirst(DatabaseProtocol):

@@ -47,10 +47,11 @@ from dbproxy.protocols.mysql_login import MySQLLogin
 from dbproxy.protocols.mysql_verdict import MySQLVerdictReader
 from dbproxy.protocols.recognise import recognise_at_once
 from dbproxy.protocols.uris import URI
-from dbproxy.protocols.wire import Wire
+from dbproxy.protocols.wire import Wire, shortened
 from dbproxy.protocols.wire.mysql import refusal_packet
 from dbproxy.protocols.wire.mysql_packets import (
     ERR,
+    HEADER_SIZE,
     MalformedPacketError,
     Packet,
     PacketReader,
@@ -204,6 +205,9 @@ class MySQLGreeting(Greeting):
 
     Args:
         packet: As the upstream sent it.
+
+    Attributes:
+        packet: The same.
         offers_tls: Whether it says that clients may begin TLS.
 
     Raises:
@@ -216,7 +220,7 @@ class MySQLGreeting(Greeting):
 
     @property
     def size(self) -> int:
-        return len(self.packet.payload) + 4
+        return HEADER_SIZE + len(self.packet.payload)
 
     def prologue(self, mode: Mode, *, inside_tls: bool = False) -> MySQLAnswer:
         return MySQLAnswer(self, mode, inside_tls=inside_tls)
@@ -247,7 +251,7 @@ class MySQLGreetingReader(GreetingReader):
 
 
 def _refused_by_upstream(packet: Packet) -> UpstreamError:
-    text = error_text(packet.payload)
+    text = shortened(error_text(packet.payload))
     return UpstreamError(
         Code.UPSTREAM_PROTOCOL_ERROR,
         f"the Teleport Proxy said in place of a greeting: {text}",

@@ -8,7 +8,8 @@ The choice: until the login is over, each packet is given the number that the ot
 one less for the upstream, one more for the client. How clients prove who they are does not matter
 here (`mysql_native_password`, `caching_sha2_password` with its fast and its full way, a switch to
 another plugin): that is in the packets, which are carried as they are. The login is over with the
-server's OK or ERR. Each command after that begins to count anew, so the rest is only relayed.
+server's OK or ERR. Each command after that begins to count anew, so the rest is only relayed; so
+does one that a client sends without waiting for the OK.
 
 One thing cannot be translated: inside TLS `caching_sha2_password` sends the password itself, and a
 database that knows it has no TLS would expect it encrypted. Teleport does not ask for passwords.
@@ -24,6 +25,7 @@ from dbproxy.protocols.base import Conversation, Say
 from dbproxy.protocols.wire.mysql import refusal_packet
 from dbproxy.protocols.wire.mysql_packets import (
     ERR,
+    SEQUENCE_NUMBERS,
     MalformedPacketError,
     Packet,
     PacketReader,
@@ -34,6 +36,8 @@ from dbproxy.protocols.wire.mysql_packets import (
 __all__ = ["MySQLLogin"]
 
 _OK: Final = 0x00
+_LAST_SEQUENCE: Final = SEQUENCE_NUMBERS - 1
+_FIRST_OF_COMMAND: Final = 0
 _MORE_AT_CLIENT: Final = 1
 """How many packets the client has sent that the upstream does not know of."""
 
@@ -69,13 +73,19 @@ class MySQLLogin(Conversation):
         translated = b""
         try:
             while (packet := self._client.next_packet()) is not None:
-                self._last_sequence = packet.sequence
-                translated += encode_packet(packet.sequence - _MORE_AT_CLIENT, packet.payload)
+                translated += self._translated(packet)
         except MalformedPacketError as error:
             raise ClientError(
                 Code.CLIENT_PROTOCOL_ERROR, f"the client sent {error} before it was logged in"
             ) from error
         return translated
+
+    def _translated(self, packet: Packet) -> bytes:
+        # In a login that has used up all numbers, this one comes round, too.
+        if packet.sequence == _FIRST_OF_COMMAND and self._last_sequence != _LAST_SEQUENCE:
+            return encode_packet(packet.sequence, packet.payload)
+        self._last_sequence = packet.sequence
+        return encode_packet(packet.sequence - _MORE_AT_CLIENT, packet.payload)
 
     def from_upstream(self, data: bytes) -> Say:
         if self._over:
@@ -84,7 +94,7 @@ class MySQLLogin(Conversation):
         translated = b""
         try:
             while not self._over and (packet := self._upstream.next_packet()) is not None:
-                self._last_sequence = packet.sequence + _MORE_AT_CLIENT
+                self._last_sequence = (packet.sequence + _MORE_AT_CLIENT) % SEQUENCE_NUMBERS
                 translated += encode_packet(self._last_sequence, packet.payload)
                 self._over = packet.payload[:1] in (bytes([_OK]), bytes([ERR]))
         except MalformedPacketError as error:

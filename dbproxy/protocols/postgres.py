@@ -32,7 +32,7 @@ Tested in `tests/unit/protocols/test_postgres.py`, split at every byte, and with
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from dataclasses import replace
 from enum import Enum, auto
 from typing import Final
 
@@ -40,7 +40,6 @@ from dbproxy.errors import ClientError, Code, DBProxyError
 from dbproxy.protocols.base import (
     Carry,
     DatabaseProtocol,
-    Prologue,
     PrologueEvent,
     Reply,
     StartTLS,
@@ -48,32 +47,20 @@ from dbproxy.protocols.base import (
 )
 from dbproxy.protocols.client_command import ClientCommand
 from dbproxy.protocols.connection_facts import ConnectionFacts
+from dbproxy.protocols.first_words import FirstWords, begins_tls
 from dbproxy.protocols.libpq import libpq_conninfo, libpq_uris, libpq_variables
-from dbproxy.protocols.misuse import (
-    foreign,
-    tls_declined,
-    tls_inside_tls,
-    tls_missing,
-    tls_on_plain_port,
-)
+from dbproxy.protocols.misuse import foreign, tls_declined, tls_missing
 from dbproxy.protocols.postgres_verdict import PostgresVerdictReader
-from dbproxy.protocols.recognise import Undecided, recognise
 from dbproxy.protocols.uris import URI
-from dbproxy.protocols.wire import Answering, Wire
-from dbproxy.protocols.wire.mysql import told_to_the_silent
-from dbproxy.protocols.wire.postgres import PostgresWire
-from dbproxy.protocols.wire.tls import TLS
+from dbproxy.protocols.wire.postgres import GSSENC_REQUEST, SSL_REQUEST, error_message
 from dbproxy.settings import Mode
 
 __all__ = ["Postgres", "PostgresPrologue"]
 
-_TLS: Final = TLS()
-_SSL_REQUEST: Final = 1234 << 16 | 5679
-_GSSENC_REQUEST: Final = 1234 << 16 | 5680
 _CANCEL_REQUEST: Final = 1234 << 16 | 5678
 _PROTOCOL_3: Final = 3
 
-_SSL_REQUEST_PACKET: Final = (8).to_bytes(4, "big") + _SSL_REQUEST.to_bytes(4, "big")
+_SSL_REQUEST_PACKET: Final = (8).to_bytes(4, "big") + SSL_REQUEST.to_bytes(4, "big")
 _HEADER_SIZE: Final = 8
 _BEGINNINGS: Final = (b"", b"\0", b"\0\0", b"\x16")
 """How a packet's length begins, whose upper half is always 0; the last one begins a ClientHello."""
@@ -97,27 +84,18 @@ class _State(Enum):
     """The client sent a CancelRequest, which is never answered."""
 
 
-class PostgresPrologue(Prologue):
+class PostgresPrologue(FirstWords):
     """Reads the first packets of one client."""
 
     def __init__(
         self, mode: Mode, *, inside_tls: bool = False, readable_name: str = "PostgreSQL"
     ) -> None:
-        self._mode = mode
-        self._inside_tls = inside_tls
-        self._readable_name = readable_name
+        super().__init__(readable_name, mode, inside_tls=inside_tls)
         self._buffer = b""
         self._state = _State.OPEN
-        self._started = False
         self._declined: set[int] = set()
-        self._speaks: Wire = PostgresWire()
 
-    @property
-    def started(self) -> bool:
-        return self._started
-
-    def receive(self, data: bytes) -> Sequence[PrologueEvent]:
-        self._started = self._started or bool(data)
+    def _read(self, data: bytes) -> Sequence[PrologueEvent]:
         self._buffer += data
         return list(self._events())
 
@@ -127,11 +105,11 @@ class PostgresPrologue(Prologue):
 
     def _next_packet(self) -> bytes | None:
         """The next whole packet, or None while it is incomplete; a ClientHello is cut nowhere."""
-        if _TLS.begins(self._buffer):
+        if begins_tls(self._buffer):
             packet, self._buffer = self._buffer, b""
             return packet
         if self._buffer[:2] not in _BEGINNINGS:
-            self._check_foreign()
+            self._check_foreign(self._buffer)
             return None
         if len(self._buffer) < _HEADER_SIZE:
             return None
@@ -143,18 +121,11 @@ class PostgresPrologue(Prologue):
         packet, self._buffer = self._buffer[:length], self._buffer[length:]
         return packet
 
-    def _check_foreign(self) -> None:
-        """Recognise a foreign protocol, as soon as its bytes tell."""
-        with suppress(Undecided):
-            wire = recognise(self._buffer)
-            self._speaks = wire if wire is not None else self._speaks
-            raise foreign(self._readable_name, wire, self._buffer)
-
     def _on_packet(self, packet: bytes) -> Sequence[PrologueEvent]:
-        if _TLS.begins(packet):
-            return self._on_client_hello(packet)
+        if begins_tls(packet):
+            return [self._on_client_hello(packet)]
         code = int.from_bytes(packet[4:8], "big")
-        if code in (_SSL_REQUEST, _GSSENC_REQUEST) and len(packet) == _HEADER_SIZE:
+        if code in (SSL_REQUEST, GSSENC_REQUEST) and len(packet) == _HEADER_SIZE:
             return self._on_encryption_request(code)
         if code == _CANCEL_REQUEST and len(packet) in _CANCEL_SIZES:
             self._state = _State.CANCELLING
@@ -167,30 +138,27 @@ class PostgresPrologue(Prologue):
             " neither version 3 nor a known request",
         )
 
-    def _on_client_hello(self, packet: bytes) -> Sequence[PrologueEvent]:
-        self._state, self._speaks = _State.DONE, _TLS
-        if self._inside_tls:
-            raise tls_inside_tls()
-        if self._mode is Mode.TUNNEL:
-            raise tls_on_plain_port()
-        if self._mode is Mode.TERMINATE:
-            return [StartTLS(packet)]
-        # Teleport's PostgreSQL handler waits for an SSLRequest, which such a client never sends.
-        return [Carry(packet, authenticate=False, greeting=Postgres.starttls)]
+    def _on_client_hello(self, received: bytes) -> PrologueEvent:
+        self._state = _State.DONE
+        event = super()._on_client_hello(received)
+        if isinstance(event, Carry):
+            # Teleport's handler waits for an SSLRequest, which such a client never sends.
+            return replace(event, greeting=Postgres.starttls)
+        return event
 
     def _on_encryption_request(self, code: int) -> Sequence[PrologueEvent]:
-        name = "SSLRequest" if code == _SSL_REQUEST else "GSSENCRequest"
+        name = "SSLRequest" if code == SSL_REQUEST else "GSSENCRequest"
         if code in self._declined or self._inside_tls:
             raise ClientError(
                 Code.CLIENT_PROTOCOL_ERROR,
                 f"the client sent {name} where it is not allowed"
                 + (" (inside TLS)" if self._inside_tls else " (a second time)"),
             )
-        if code == _SSL_REQUEST and self._mode is Mode.PASSTHROUGH:
+        if code == SSL_REQUEST and self._mode is Mode.PASSTHROUGH:
             self._state = _State.DONE
             first_flight, self._buffer = _SSL_REQUEST_PACKET + self._buffer, b""
             return [Carry(first_flight, authenticate=False)]
-        if code == _SSL_REQUEST and self._mode is Mode.TERMINATE:
+        if code == SSL_REQUEST and self._mode is Mode.TERMINATE:
             return self._accept_tls()
         self._declined.add(code)
         return [Reply(b"N")]
@@ -215,17 +183,14 @@ class PostgresPrologue(Prologue):
 
     @property
     def parting(self) -> ClientError | None:
-        return tls_declined() if _SSL_REQUEST in self._declined else None
+        return tls_declined() if SSL_REQUEST in self._declined else None
 
-    def refusal(self, error: DBProxyError) -> bytes:
-        if not self._started:
-            return b"" if self._inside_tls else told_to_the_silent(error, self._readable_name)
-        if self._state is _State.CANCELLING:
-            return b""
-        return self._speaks.refusal(self._buffer, error)
+    @property
+    def _kept(self) -> bytes:
+        return self._buffer
 
-    def further(self, error: DBProxyError) -> Answering | None:
-        return self._speaks.further(self._buffer, error)
+    def _refusal_in_own_words(self, error: DBProxyError) -> bytes:
+        return b"" if self._state is _State.CANCELLING else error_message(error)
 
 
 def _user_and_database(startup_message: bytes) -> tuple[str | None, str | None]:

@@ -33,11 +33,9 @@ from typing import Final
 
 from dbproxy.errors import ClientError, Code, DBProxyError, UpstreamError
 from dbproxy.protocols.base import (
-    Answering,
     Carry,
     Conversation,
     DatabaseProtocol,
-    Prologue,
     PrologueEvent,
     Reply,
     Say,
@@ -45,23 +43,15 @@ from dbproxy.protocols.base import (
 )
 from dbproxy.protocols.client_command import ClientCommand
 from dbproxy.protocols.connection_facts import ConnectionFacts
-from dbproxy.protocols.misuse import (
-    foreign,
-    tls_declined,
-    tls_inside_tls,
-    tls_missing,
-    tls_on_plain_port,
-)
-from dbproxy.protocols.recognise import Undecided, recognise
+from dbproxy.protocols.first_words import FirstWords, begins_tls
+from dbproxy.protocols.misuse import foreign, tls_declined, tls_missing
 from dbproxy.protocols.sqlserver_client import (
     sqlserver_client,
     sqlserver_uris,
     sqlserver_variables,
 )
 from dbproxy.protocols.uris import URI
-from dbproxy.protocols.wire import Wire, one_line
-from dbproxy.protocols.wire.mysql import told_to_the_silent
-from dbproxy.protocols.wire.tds import TDSWire
+from dbproxy.protocols.wire import one_line, shortened
 from dbproxy.protocols.wire.tds_packets import (
     LOGIN7,
     PRELOGIN,
@@ -79,12 +69,10 @@ from dbproxy.protocols.wire.tds_packets import (
     tds_version,
     user_and_database,
 )
-from dbproxy.protocols.wire.tls import TLS
 from dbproxy.settings import Mode
 
 __all__ = ["SQLServer", "SQLServerPrelogin", "SQLServerPrologue"]
 
-_TLS: Final = TLS()
 _NAME: Final = "SQL Server"
 _CLIENT_VERSION: Final = bytes(6)
 _NEWEST: Final = 0x74000004
@@ -101,35 +89,28 @@ class _State(Enum):
     """An event said what to do; nothing more is read here."""
 
 
-class SQLServerPrologue(Prologue):
+class SQLServerPrologue(FirstWords):
     """Reads the first messages of one client."""
 
     def __init__(self, mode: Mode, *, inside_tls: bool = False) -> None:
-        self._mode = mode
-        self._inside_tls = inside_tls
+        super().__init__(_NAME, mode, inside_tls=inside_tls)
         self._reader = MessageReader()
         self._state = _State.OPEN
-        self._started = False
         self._version = _NEWEST
-        self._speaks: Wire | None = None  # unless it is SQL Server's protocol
         self._parting: ClientError | None = None
-
-    @property
-    def started(self) -> bool:
-        return self._started
 
     @property
     def parting(self) -> ClientError | None:
         return self._parting
 
-    def receive(self, data: bytes) -> Sequence[PrologueEvent]:
-        self._started = self._started or bool(data)
+    def _read(self, data: bytes) -> Sequence[PrologueEvent]:
         self._reader.feed(data)
         return list(self._events())
 
     def _events(self) -> Iterator[PrologueEvent]:
-        if self._state is _State.OPEN and _TLS.begins(self._reader.beginning):
-            yield self._on_client_hello()
+        if self._state is _State.OPEN and begins_tls(self._kept):
+            self._state = _State.DONE
+            yield self._on_client_hello(self._reader.take_rest())
         while self._state in (_State.OPEN, _State.AGREED):
             message = self._next_message()
             if message is None:
@@ -137,7 +118,7 @@ class SQLServerPrologue(Prologue):
             yield from self._on_message(message)
 
     def _next_message(self) -> Message | None:
-        beginning = self._reader.beginning
+        beginning = self._kept
         if self._state is _State.AGREED and beginning and beginning[0] != LOGIN7:
             raise foreign(_NAME, None, beginning, did="went on with")
         if not beginning or beginning[0] in (PRELOGIN, LOGIN7):
@@ -145,21 +126,6 @@ class SQLServerPrologue(Prologue):
                 return self._reader.next_message()
         self._check_foreign(beginning)
         return None
-
-    def _check_foreign(self, beginning: bytes) -> None:
-        """Recognise a foreign protocol, as soon as its bytes tell."""
-        with suppress(Undecided):
-            wire = recognise(beginning)
-            self._speaks = None if isinstance(wire, TDSWire) else wire
-            raise foreign(_NAME, self._speaks, beginning)
-
-    def _on_client_hello(self) -> PrologueEvent:
-        self._state, self._speaks = _State.DONE, _TLS
-        if self._inside_tls:
-            raise tls_inside_tls()
-        if self._mode is not Mode.TERMINATE:
-            raise tls_on_plain_port()
-        return StartTLS(self._reader.take_rest())
 
     def _on_message(self, message: Message) -> Sequence[PrologueEvent]:
         if message.kind == LOGIN7:
@@ -203,17 +169,12 @@ class SQLServerPrologue(Prologue):
             database=database,
         )
 
-    def refusal(self, error: DBProxyError) -> bytes:
-        if not self._started:
-            return b"" if self._inside_tls else told_to_the_silent(error, _NAME)
-        if self._speaks is not None:
-            return self._speaks.refusal(self._reader.beginning, error)
-        return login_error(one_line(error), self._version)
+    @property
+    def _kept(self) -> bytes:
+        return self._reader.beginning
 
-    def further(self, error: DBProxyError) -> Answering | None:
-        if self._speaks is None:
-            return None
-        return self._speaks.further(self._reader.beginning, error)
+    def _refusal_in_own_words(self, error: DBProxyError) -> bytes:
+        return login_error(one_line(error), self._version)
 
 
 class SQLServerPrelogin(Conversation):
@@ -257,7 +218,7 @@ class SQLServerPrelogin(Conversation):
 
 def _check(answer: Message) -> None:
     if (text := error_text(answer.payload)) is not None:
-        raise _broken(f"said instead of an answer to PRELOGIN: {text}")
+        raise _broken(f"said instead of an answer to PRELOGIN: {shortened(text)}")
     if encryption_of(answer.payload) in _WANTS_TLS:
         raise _broken(
             "wants TLS inside of the SQL Server protocol, though we have shown our certificate"

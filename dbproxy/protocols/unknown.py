@@ -41,8 +41,8 @@ class _Bytes(Wire):
 class _PassingPrologue(ClientFirstPrologue):
     """For passthrough: the client talks with Teleport about everything, TLS included."""
 
-    def receive(self, data: bytes) -> Sequence[PrologueEvent]:
-        if self.started or not data:
+    def _read(self, data: bytes) -> Sequence[PrologueEvent]:
+        if self._received or not data:
             return []
         self._received = data
         return [Carry(data, authenticate=False)]
@@ -68,7 +68,8 @@ class UnknownProtocol(ClientFirst):
         return kind(self.wire, self.readable_name, mode, inside_tls=inside_tls)
 
     def client(self, facts: ConnectionFacts) -> ClientCommand:
-        return ClientCommand((), instead=f"use {self.connect_command(facts)}")
+        del facts
+        return ClientCommand((), instead=f"none is known for the protocol {self.name}")
 
     def connect_command(self, facts: ConnectionFacts) -> str:
         place = facts.socket if facts.socket is not None else f"{host_of(facts)} port {facts.port}"

@@ -6,7 +6,6 @@ import signal
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from typing import Final
 
 import trio
 
@@ -14,9 +13,6 @@ from dbproxy.errors import Code, ConfigError, DBProxyError
 from dbproxy.protocols import Piped, Word, plain_words
 
 __all__ = ["Command", "dismiss", "send", "start"]
-
-_ROOM: Final = 65536
-"""Bytes that a pipe holds without a reader: sixteen pages, on Linux and on macOS (pipe(7))."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +89,27 @@ def _content(piped: Piped) -> bytes:
         ) from error
 
 
+def _fits(content: bytes, writer: int) -> bool:
+    """Write what has room in a pipe without a reader, and say whether that is all.
+
+    Most have room for 64 KiB; a user with very many pipes gets new ones of a page or two (pipe(7)).
+    """
+    os.set_blocking(writer, False)
+    try:
+        return os.write(writer, content) == len(content)
+    except BlockingIOError:
+        return False
+
+
 def _filled_pipe(content: bytes) -> int:
     """The end to read from; whoever reads it to the end gets `content`."""
     reader, writer = os.pipe()
     try:
-        if len(content) > _ROOM:
+        if not _fits(content, writer):
             raise ConfigError(
-                Code.FILE_UNUSABLE, f"a file of {len(content)} bytes is no certificate or key"
+                Code.FILE_UNUSABLE,
+                f"{len(content)} bytes of certificate and key do not fit into a pipe here",
             )
-        os.write(writer, content)
     except BaseException:
         os.close(reader)
         raise

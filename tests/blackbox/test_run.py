@@ -138,6 +138,16 @@ class TestWhatCannotBeRun:
             assert outcome.status == 2
             assert outcome.error == "dbproxy: error: there is no command to run [usage]"
 
+    @pytest.mark.parametrize("name", ["run", "connect"])
+    async def test_who_puts_the_command_before_the_dashes_is_told_where_it_goes(
+        self, beside: BesideLab, name: str
+    ) -> None:
+        outcome = await beside.run(name, "example-server", "psql", "--", "x")
+        assert outcome.status == 2
+        words = "`psql` is one word too many: only the service comes before two dashes"
+        assert outcome.error == f"dbproxy: error: {words} [usage]"
+        assert f"Give the rest behind them: `dbproxy {name} [SERVICE] " in outcome.err
+
 
 class TestBeforeTheCommand:
     """It is not started where it could not work."""

@@ -12,7 +12,7 @@ import pytest
 import trio
 from cassandra.cluster import NoHostAvailable
 from clickhouse_driver.errors import ServerException
-from database_clients import Psql, in_thread
+from database_clients import Psql, in_thread, refused_asyncpg, refused_psql, refused_psycopg
 from database_servers import mongodb_server, redis_server
 from lab_client import echo
 from loopback import TLSStream, open_server
@@ -393,6 +393,20 @@ async def test_curl_gets_what_the_port_carries(proxy_in: ProxyIn) -> None:
         response = await in_thread(ask_http, proxy)
     assert response.status_code == 400
     assert "this port carries Redis, and the client began with an HTTP request" in response.text
+
+
+@pytest.mark.parametrize("protocol", ["redis", "mysql", "sqlserver"])
+async def test_postgresqls_clients_print_what_the_port_carries_although_they_prefer_tls(
+    protocol: str, proxy_in: ProxyIn, psql: Psql
+) -> None:
+    words = f"this port carries {protocol_named(protocol).readable_name}"
+    async with proxy_in(Mode.TUNNEL, protocol=protocol) as proxy:
+        preferred = {"sslmode": "prefer"}
+        assert words in await refused_psql(psql, proxy, **preferred)
+        assert words in await refused_psycopg(proxy, **preferred)
+        assert words in (await refused_asyncpg(proxy, **preferred)).text
+        for record in await proxy.all_closed(3):
+            assert (record.outcome, record.code) == ("refused", Code.CLIENT_PROTOCOL_ERROR)
 
 
 async def test_a_mysql_client_waits_to_be_greeted_and_is_told(proxy_in: ProxyIn) -> None:

@@ -12,6 +12,7 @@ TDS = b"\x12\x01\x00\x2f\x00\x00\x00\x00" + b"\x00\x00\x1a\x00\x06\xff" + bytes(
 SSH = b"SSH-2.0-OpenSSH_9.2\r\n"
 POSTGRES = struct.pack("!II", 23, 3 << 16) + b"user\0alice\0\0\0\0\0"
 POSTGRES_SSL = struct.pack("!II", 8, 80877103)
+POSTGRES_GSSENC = struct.pack("!II", 8, 80877104)
 CASSANDRA = b"\x04\x00\x00\x07\x05\x00\x00\x00\x00"
 CASSANDRA_STARTUP = (
     b"\x05\x00\x01\x02\x01\x00\x00\x00\x16" + b"\x00\x01\x00\x0bCQL_VERSION\x00\x053.4.5"

@@ -7,11 +7,15 @@ business of `DatabaseProtocol`; several protocols can share a wire.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from enum import Enum, unique
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Final, TypeAlias
 
 from dbproxy.errors import ClientError, Code, DBProxyError, IdentityError, UpstreamError
 
-__all__ = ["Answering", "Sort", "Wire", "one_line", "sort_of", "starts"]
+__all__ = ["Answering", "Sort", "Wire", "one_line", "shortened", "sort_of", "starts"]
+
+LONGEST_TEXT: Final = 4096
+"""Bytes of what a client is told. A cause may quote what others have said, and each protocol has a
+limit: 16 KiB in a frame of HTTP/2, 30,000 bytes for libpq, 65,535 in Cassandra, TNS and TDS."""
 
 Answering: TypeAlias = Callable[[bytes], bytes]
 """From what a refused client goes on to say, however it is cut, to what it is answered."""
@@ -52,10 +56,27 @@ def sort_of(error: DBProxyError) -> Sort:
     return Sort.INTERNAL
 
 
-def one_line(error: DBProxyError) -> str:
-    """What a client is told, for protocols that have room for one text: cause, code, next step."""
-    text = f"dbproxy: {error.message} [{error.code}]. {error.problem.client_hint}"
-    return " ".join(text.split())
+def one_line(error: DBProxyError, longest: int = LONGEST_TEXT) -> str:
+    """What a client is told, for protocols that have room for one text: cause, code, next step.
+
+    Args:
+        error: The problem.
+        longest: Bytes that there is room for; what is too much is taken out of the cause.
+    """
+    cause = " ".join(f"dbproxy: {error.message}".replace("\0", " ").split())
+    ending = f" [{error.code}]. {error.problem.client_hint}"
+    return shortened(cause, longest - len(ending.encode())) + ending
+
+
+def shortened(text: str, longest: int = LONGEST_TEXT) -> str:
+    """The text, if it is longer than so many bytes its beginning.
+
+    File names need not be text; what is none in them becomes `?`.
+    """
+    encoded = text.encode(errors="replace")
+    if len(encoded) <= longest:
+        return encoded.decode()
+    return encoded[: max(longest - 3, 0)].decode(errors="ignore") + "..."
 
 
 class Wire(ABC):

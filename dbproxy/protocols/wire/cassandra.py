@@ -34,7 +34,6 @@ _CODES: Final = {
     # Not a protocol error: drivers take that for a version to be negotiated.
     Sort.MISUSE: _SERVER_ERROR,
 }
-_LONGEST_TEXT: Final = 65535
 
 
 class CassandraWire(Wire):
@@ -59,7 +58,7 @@ class CassandraWire(Wire):
             return b""
         size = _header_size(received)
         assert size is not None  # noqa: S101 - it begins with a version
-        text = one_line(error).encode()[:_LONGEST_TEXT]
+        text = one_line(error).encode()
         code = _CODES.get(sort_of(error), _SERVER_ERROR)
         body = struct.pack(">iH", code, len(text)) + text
         stream = received[2 : size - 5]

@@ -9,14 +9,15 @@ from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
 from dbproxy.errors import DBProxyError
-from dbproxy.protocols.wire.base import Sort, Wire, one_line, sort_of
+from dbproxy.protocols.wire.base import Sort, Wire, one_line, sort_of, starts
 
 __all__ = ["Body", "HTTPWire", "as_json", "plain_text", "status_of"]
 
 _METHODS: Final = (b"GET", b"POST", b"PUT", b"HEAD", b"DELETE", b"OPTIONS", b"PATCH", b"CONNECT")
-_TARGET: Final = b"/*hH"
-"""How targets begin: a path, `*`, or a whole URL."""
-_LONGEST_METHOD: Final = max(map(len, _METHODS))
+_SCHEMES: Final = (b"http://", b"https://")
+"""How targets begin: with a path, or with these in a whole URL. A person who talks with Redis at a
+terminal may type `GET hello`."""
+_LONGEST_START: Final = len(b"OPTIONS https://")
 
 _STATUSES: Final = {
     Sort.DENIED: (403, "Forbidden"),
@@ -55,14 +56,15 @@ class HTTPWire(Wire):
         self._body = body
 
     def begins(self, data: bytes) -> bool | None:
-        method, space, target = data[: _LONGEST_METHOD + 2].partition(b" ")
+        method, space, target = data[:_LONGEST_START].partition(b" ")
         if not space:
             return None if any(known.startswith(method) for known in _METHODS) else False
         if method not in _METHODS:
             return False
-        if method == b"CONNECT":
+        if method == b"CONNECT" or target[:1] in (b"/", b"*"):
             return True
-        return None if not target else target[0] in _TARGET
+        verdicts = [starts(target.lower(), scheme) for scheme in _SCHEMES]
+        return None if None in verdicts and True not in verdicts else True in verdicts
 
     def refusal(self, received: bytes, error: DBProxyError) -> bytes:
         status, reason = status_of(error)

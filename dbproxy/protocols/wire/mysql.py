@@ -12,7 +12,8 @@ cannot be recognised by what it sends. It is by its silence.
 from typing import Final
 
 from dbproxy.errors import ClientError, Code, DBProxyError
-from dbproxy.protocols.wire.mysql_packets import error_packet
+from dbproxy.protocols.wire.base import one_line
+from dbproxy.protocols.wire.mysql_packets import LONGEST_ERROR_TEXT, error_packet
 from dbproxy.protocols.wire.postgres import sqlstate_of
 
 __all__ = ["number_and_sqlstate", "refusal_packet", "told_to_the_silent"]
@@ -35,6 +36,7 @@ _BY_SQLSTATE: Final = {
     "3D000": _NO_SUCH_DATABASE,
     "53000": _CON_COUNT_ERROR,
     "53300": _CON_COUNT_ERROR,
+    "57P03": _NO_CONNECTION_BEHIND,
     "XX000": _UNKNOWN_ERROR,
 }
 """By the SQLSTATE that PostgreSQL's clients are told, which sorts the problems."""
@@ -56,13 +58,8 @@ def refusal_packet(error: DBProxyError, sequence: int, *, greeted: bool) -> byte
             "ERR_Packet").
     """
     number, sqlstate = number_and_sqlstate(error.code)
-    return error_packet(
-        sequence,
-        number,
-        sqlstate if greeted else None,
-        f"dbproxy: {error.message}",
-        f" [{error.code}]. {error.problem.client_hint}",
-    )
+    text = one_line(error, LONGEST_ERROR_TEXT)
+    return error_packet(sequence, number, sqlstate if greeted else None, text)
 
 
 def told_to_the_silent(error: DBProxyError, readable_name: str) -> bytes:

@@ -25,6 +25,8 @@ __all__ = [
     "ERR",
     "HEADER_SIZE",
     "LARGEST_LOGIN_PACKET",
+    "LONGEST_ERROR_TEXT",
+    "SEQUENCE_NUMBERS",
     "MalformedPacketError",
     "Packet",
     "PacketReader",
@@ -56,9 +58,9 @@ LARGEST_LOGIN_PACKET: Final = 128 * 1024
 token of Kerberos as much; what is larger could only be meant to fill our memory."""
 
 _TLS_REQUEST_SIZE: Final = 32
-_ERROR_TEXT_LIMIT: Final = 511
+LONGEST_ERROR_TEXT: Final = 511
 """Bytes of an error's text that clients keep (`MYSQL_ERRMSG_SIZE`, with its final zero)."""
-_SEQUENCE_NUMBERS: Final = 256
+SEQUENCE_NUMBERS: Final = 256
 
 
 class MalformedPacketError(Exception):
@@ -128,7 +130,7 @@ class PacketReader:
 
 def encode_packet(sequence: int, payload: bytes) -> bytes:
     """The packet as it is sent; numbers begin anew behind 255."""
-    return len(payload).to_bytes(3, "little") + bytes([sequence % _SEQUENCE_NUMBERS]) + payload
+    return len(payload).to_bytes(3, "little") + bytes([sequence % SEQUENCE_NUMBERS]) + payload
 
 
 def greeting_offers_tls(greeting: bytes) -> bool:
@@ -230,26 +232,17 @@ def error_text(error: bytes) -> str:
     return (text[6:] if text[:1] == b"#" else text).decode(errors="replace")
 
 
-def error_packet(
-    sequence: int, code: int, sqlstate: str | None, message: str, ending: str
-) -> bytes:
+def error_packet(sequence: int, code: int, sqlstate: str | None, text: str) -> bytes:
     """An ERR packet.
-
-    Clients cut its text, so what is too long is taken out of the message, not of the ending.
 
     Args:
         sequence: The packet's number.
         code: The error's number.
         sqlstate: Its SQLSTATE; None before the client could say that it knows such.
-        message: What happened.
-        ending: What must be readable in any case.
+        text: What happened; clients cut what is longer than `LONGEST_ERROR_TEXT`.
     """
-    kept = _ERROR_TEXT_LIMIT - len(ending.encode())
-    text = message.encode()
-    if len(text) > kept:
-        text = text[: max(kept - 3, 0)].decode(errors="ignore").encode() + b"..."
     state = b"" if sqlstate is None else b"#" + sqlstate.encode()
-    payload = bytes([ERR]) + code.to_bytes(2, "little") + state + text + ending.encode()
+    payload = bytes([ERR]) + code.to_bytes(2, "little") + state + text.encode()
     return encode_packet(sequence, payload)
 
 
@@ -266,6 +259,6 @@ def relabelled_error(error: bytes, code: int, sqlstate: str, endings: Sequence[s
     has_sqlstate = error[3:4] == b"#"
     text = error[9:] if has_sqlstate else error[3:]
     added = (b" " + ending.encode() for ending in endings)
-    ending = next((more for more in added if len(text) + len(more) <= _ERROR_TEXT_LIMIT), b"")
+    ending = next((more for more in added if len(text) + len(more) <= LONGEST_ERROR_TEXT), b"")
     state = b"#" + sqlstate.encode() if has_sqlstate else b""
     return bytes([ERR]) + code.to_bytes(2, "little") + state + text + ending

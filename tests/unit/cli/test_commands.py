@@ -136,7 +136,7 @@ def test_words_without_the_dashes_are_told_where_the_dashes_go(
         f"Put them there: `dbproxy {command} SERVICE -- psql …`.",
     ]
     assert run(dbproxy, [command, "one", "two", "--", "psql"], Invocation()) == 2
-    assert "got unexpected extra argument (two)" in capsys.readouterr().err
+    assert "`two` is one word too many" in capsys.readouterr().err
 
 
 def test_a_command_is_imported_only_when_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:

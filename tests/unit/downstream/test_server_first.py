@@ -48,6 +48,18 @@ GRACE = 0.5
 """Seconds of the real clock: the identity is read in threads, which a virtual clock overtakes."""
 
 
+class HesitantStream(FakeStream):
+    """Says when somebody listens, and waits until it may answer."""
+
+    def __init__(self, *script: bytes) -> None:
+        self.asked, self.may_answer = trio.Event(), trio.Event()
+        super().__init__(self.may_answer, *script)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        self.asked.set()
+        return await super().receive_some(max_bytes)
+
+
 @pytest.fixture
 def mysql_bench(make_bench: MakeBench) -> MakeBench:
     return partial(make_bench, protocol=MySQL())
@@ -100,6 +112,21 @@ class TestOrder:
         assert b"[client-protocol-error]" in answer
         assert bench.record.code is Code.CLIENT_PROTOCOL_ERROR
         assert bench.dialer.dials == []
+
+    async def test_who_speaks_while_the_upstream_is_dialled_is_told_in_its_own_words(
+        self, mysql_bench: MakeBench
+    ) -> None:
+        upstream = HesitantStream(GREETING)
+        bench = mysql_bench(upstream)
+        async with bench.connection() as far:
+            await upstream.asked.wait()
+            await far.send_all(b"GET / HTTP/1.1\r\n\r\n")
+            upstream.may_answer.set()
+            answer = await receive_all(far)
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b"this port carries MySQL, in which the server speaks first" in answer
+        assert bench.record.code is Code.CLIENT_PROTOCOL_ERROR
+        assert upstream.closed
 
     async def test_who_leaves_after_the_greeting_is_a_probe_with_a_guess(
         self, mysql_bench: MakeBench

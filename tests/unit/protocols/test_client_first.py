@@ -104,7 +104,7 @@ FOREIGN = [
     (beginnings.HTTP, "an HTTP request", b"HTTP/1.1 400 "),
     (beginnings.HTTP2, "an HTTP/2 preface", b"\0\0\0\4\0"),
     (beginnings.POSTGRES, "a PostgreSQL packet", b"E\0"),
-    (beginnings.POSTGRES_SSL, "a PostgreSQL packet", b"E\0"),
+    (beginnings.POSTGRES_SSL, "a PostgreSQL packet", b"N"),
     (beginnings.REDIS, "a Redis command", b"-ERR "),
     (beginnings.MONGODB, "a MongoDB message", b""),
     (beginnings.CASSANDRA, "a CQL frame", b"\x84"),
@@ -131,6 +131,12 @@ def test_another_protocol_is_told_in_its_own_words_what_this_port_carries(
     expected = f"this port carries {protocol.readable_name}, and the client began with {words}"
     assert caught.value.message == expected
     assert prologue.refusal(caught.value).startswith(answer)
+
+
+def test_a_key_that_begins_like_a_url_may_be_asked_for_at_a_terminal() -> None:
+    for sent in (b"GET hello\r\n", b"GET http\r\n"):
+        (event,) = open_prologue("redis", TUNNEL).receive(sent)
+        assert event == Carry(sent, authenticate=True)
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"redis"}))

@@ -185,3 +185,9 @@ def test_an_unknown_protocol_says_where_and_how() -> None:
     protocol = UnknownProtocol("unheard", ["x"])
     assert protocol.connect_command(PLAIN).endswith("localhost port 12345, without TLS")
     assert protocol.connect_command(TLS).endswith("with TLS and the files above")
+
+
+def test_for_an_unknown_protocol_no_client_is_promised() -> None:
+    """The port that it would name is closed by then."""
+    client = UnknownProtocol("unheard", ["x"]).client(PLAIN)
+    assert client.instead == "none is known for the protocol unheard"

@@ -176,7 +176,7 @@ class TestRefusals:
         prologue = MySQL().prologue(mode)
         assert not prologue.started
         refusal = prologue.refusal(EXPIRED)
-        assert refusal[3:7] == b"\0\xff\x15\x04"
+        assert refusal[3:7] == b"\0\xff\x95\x05"
         assert refusal[7:].startswith(b"dbproxy: it has expired [certificate-expired]. ")
 
     def test_who_begins_with_tls_gets_an_alert(self) -> None:

@@ -46,7 +46,7 @@ CACHING_WITH_PUBLIC_KEY: Exchange = [
     (SERVER, 8, b"\xff\x15\x04#28000Access denied"),
 ]
 LONG: Exchange = [
-    *((who, number, b"\2more") for number in range(2, 600) for who in (SERVER, CLIENT)),
+    *((CLIENT if number % 2 else SERVER, number, b"\2more") for number in range(2, 600)),
     (SERVER, 600, b"\0\0\0"),
 ]
 LOGINS = {
@@ -108,6 +108,15 @@ def test_what_came_with_the_first_packet_is_not_lost() -> None:
     assert login.begin().to_upstream == packet(1, response_payload()) + packet(2, b"more")
 
 
+def test_commands_of_a_client_that_does_not_wait_for_the_ok_keep_their_numbers() -> None:
+    commands = packet(0, b"\3SELECT 1") + packet(0, b"\3SELECT 2")
+    login = MySQLLogin(Packet(2, response_payload()), commands[:20])
+    assert login.begin().to_upstream == packet(1, response_payload()) + commands[:13]
+    assert login.from_client(commands[20:]).to_upstream == commands[13:]
+    assert login.from_upstream(ok(2)).to_client == ok(3)
+    assert login.over
+
+
 @pytest.mark.parametrize(
     ("who", "code"),
     [(CLIENT, Code.CLIENT_PROTOCOL_ERROR), (SERVER, Code.UPSTREAM_PROTOCOL_ERROR)],
@@ -126,7 +135,7 @@ def test_a_refusal_has_the_next_number() -> None:
     login.from_upstream(packet(2, b"\1\4"))
     assert login.refusal(problem)[3] == 4
     login.from_client(packet(4, b"secret\0"))
-    assert login.refusal(problem)[3:13] == b"\5\xff\x15\x04#28000"
+    assert login.refusal(problem)[3:13] == b"\5\xff\x95\x05#HY000"
 
 
 @given(

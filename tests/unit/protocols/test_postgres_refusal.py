@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dbproxy.errors import PROBLEMS, ClientError, Code, DBProxyError, UpstreamError
 from dbproxy.protocols.postgres import PostgresPrologue
-from dbproxy.protocols.wire.postgres import error_response
+from dbproxy.protocols.wire.postgres import error_response, sqlstate_of
 from dbproxy.settings import Mode
 
 SSL_REQUEST = struct.pack("!II", 8, 80877103)
@@ -67,7 +67,12 @@ def test_every_problem_has_a_sqlstate_and_its_code_in_the_message(code: Code) ->
     ("code", "sqlstate"),
     [
         (Code.CLIENT_CERTIFICATE_MISSING, "28000"),
-        (Code.CERTIFICATE_EXPIRED, "28000"),
+        (Code.CERTIFICATE_REJECTED, "28000"),
+        (Code.CERTIFICATE_EXPIRED, "57P03"),
+        (Code.CERTIFICATE_NOT_YET_VALID, "57P03"),
+        (Code.CONNECTION_LIMIT, "53300"),
+        (Code.UPSTREAM_LOST, "08006"),
+        (Code.UPSTREAM_SILENT, "08006"),
         (Code.CLIENT_NOT_TLS, "28000"),
         (Code.UPSTREAM_UNTRUSTED, "08001"),
         (Code.UPSTREAM_CLOSED_EARLY, "08006"),
@@ -79,6 +84,13 @@ def test_drivers_can_tell_the_kinds_of_failure_apart(code: Code, sqlstate: str) 
     prologue = PostgresPrologue(Mode.TUNNEL)
     prologue.receive(STARTUP)
     assert parse(prologue.refusal(DBProxyError(code, "what happened")))["C"] == sqlstate
+
+
+@pytest.mark.parametrize("code", [code for code in Code if code.startswith("upstream-")])
+def test_no_problem_with_the_upstream_is_taken_for_one_with_the_clients_credentials(
+    code: Code,
+) -> None:
+    assert sqlstate_of(code).startswith("08")
 
 
 @pytest.mark.parametrize("mode", Mode)

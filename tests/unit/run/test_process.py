@@ -1,5 +1,6 @@
 """Starting a command: its words, its pipes, its end, and what cannot be started."""
 
+import fcntl
 import os
 import signal
 import sys
@@ -78,6 +79,28 @@ async def test_a_file_that_cannot_be_piped_is_named(files: tuple[str, ...], tmp_
     with pytest.raises(ConfigError) as caught:
         await start(command("cat", Piped(tuple(tmp_path / file for file in files))))
     assert caught.value.code is Code.FILE_UNUSABLE
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere pipes cannot be made smaller")
+@pytest.mark.parametrize("size", [4096, 4097, 9000])
+async def test_a_pipe_without_room_is_an_error_and_not_waited_for(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "key"
+    file.write_bytes(bytes(size))
+
+    def make_small_pipe() -> tuple[int, int]:
+        reader, writer = make_pipe()
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+        return reader, writer
+
+    make_pipe = os.pipe
+    monkeypatch.setattr(os, "pipe", make_small_pipe)
+    if size <= 4096:
+        assert await status(command("true", Piped((file,)))) == 0
+        return
+    with pytest.raises(ConfigError, match=f"{size} bytes"):
+        await start(command("true", Piped((file,))))
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,10 @@ def test_credentials_are_told_from_the_rest(error: DBProxyError, code: int) -> N
 def test_a_long_text_is_cut() -> None:
     endless = UpstreamError(Code.UPSTREAM_UNREACHABLE, "é" * 70_000)
     frame = WIRE.refusal(beginnings.CASSANDRA, endless)
-    assert len(frame) == 9 + 4 + 2 + 65535
+    text = frame[9 + 4 + 2 :].decode()
+    assert len(text.encode()) == int.from_bytes(frame[13:15], "big") <= 4096
+    assert text.startswith("dbproxy: éé")
+    assert text.endswith(f"é... [upstream-unreachable]. {endless.problem.client_hint}")
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def read(answer: bytes) -> Any:
     return exception
 
 
-@pytest.mark.parametrize("length", [1, 50, 127, 128, 300, 20_000])
+@pytest.mark.parametrize("length", [1, 50, 127, 128, 300, 3_900])
 def test_the_driver_reads_code_and_text(length: int) -> None:
     exception = read(WIRE.refusal(beginnings.CLICKHOUSE, UpstreamError(DOWN.code, "x" * length)))
     assert exception.code == 210

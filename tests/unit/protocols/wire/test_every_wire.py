@@ -14,7 +14,7 @@ from dbproxy.errors import ClientError, Code, DBProxyError, UpstreamError
 from dbproxy.protocols import protocol_named
 from dbproxy.protocols.client_first import ClientFirst
 from dbproxy.protocols.wire import Wire
-from dbproxy.protocols.wire.postgres import PostgresWire
+from dbproxy.protocols.wire.postgres import PostgresWire, error_message
 from dbproxy.protocols.wire.ssh import SSH
 from dbproxy.protocols.wire.tds import TDSWire
 from dbproxy.protocols.wire.tds_packets import MessageReader, error_text
@@ -46,6 +46,8 @@ WIRES: dict[str, tuple[Wire, list[bytes]]] = {
         for name, all_sent in beginnings.OF_PROTOCOL.items()
     },
 }
+GOING_ON = {"tds": login(), "postgres": beginnings.POSTGRES, "spanner": b"\0\0\1\1\5\0\0\0\1\x82"}
+"""What asks for the answer that a client prints, where that is not the first message."""
 HOSTILE = {
     "tls": [b"\x16\xff", b"\xff" * ENOUGH],
     "ssh": [b"\xff" * ENOUGH],
@@ -118,6 +120,20 @@ class TestRefusals:
         answering = wire.further(data, error)
         for piece in more:
             assert answering is None or isinstance(answering(piece), bytes)
+
+    @pytest.mark.parametrize("message", ["x" * 70_000, "漢" * 70_000, "\0" * 70_000, "/\udcff"])
+    def test_a_cause_that_nothing_has_room_for_or_that_is_no_text_is_told_all_the_same(
+        self, name: str, message: str
+    ) -> None:
+        wire, (beginning, *_) = WIRES[name]
+        error = UpstreamError(Code.UPSTREAM_PROTOCOL_ERROR, message)
+        told = wire.refusal(beginning, error)
+        if (answering := wire.further(beginning, error)) is not None:
+            told += answering(GOING_ON.get(name, b""))
+        largest_frame = 16 * 1024  # that every HTTP/2 client takes
+        assert len(told) < (largest_frame if name == "spanner" else 2 * largest_frame)
+        if name != "tls":
+            assert "[upstream-protocol-error]" in told.decode(errors="replace").replace("\0", "")
 
     @pytest.mark.parametrize(
         "junk",
@@ -192,3 +208,25 @@ class TestSQLServerClientsOnOtherPorts:
         answering = TDSWire().further(prelogin(OFF), DOWN)
         assert answering(b"\x10\1\0\1\0\0\0\0") == b""
         assert answering(login()) == b""
+
+
+class TestPostgreSQLClientsOnOtherPorts:
+    """Encryption is declined, so that there is a StartupMessage to answer with the error."""
+
+    SENT = beginnings.POSTGRES_GSSENC + beginnings.POSTGRES_SSL + beginnings.POSTGRES
+
+    @pytest.mark.parametrize("first", range(8, len(SENT)))
+    @pytest.mark.parametrize("size", [1, 3, 4096])
+    def test_the_startup_message_is_answered_however_it_is_cut(self, first: int, size: int) -> None:
+        wire, rest = PostgresWire(), self.SENT[first:]
+        answering = wire.further(self.SENT[:first], DOWN)
+        answers = [wire.refusal(self.SENT[:first], DOWN)]
+        answers += [answering(rest[at : at + size]) for at in range(0, len(rest), size)]
+        answer = b"".join(answers)
+        assert answer == b"NN" + error_message(DOWN)
+        assert b"[upstream-unreachable]" in answer
+
+    def test_it_is_answered_once(self) -> None:
+        answering = PostgresWire().further(beginnings.POSTGRES_SSL, DOWN)
+        assert answering(beginnings.POSTGRES) == error_message(DOWN)
+        assert answering(beginnings.POSTGRES) == b""

@@ -99,13 +99,24 @@ def test_clickhouse_has_a_number_and_a_text() -> None:
     assert body == f"Code: 210. DB::Exception: {TEXT}\n"
 
 
-@pytest.mark.parametrize("sent", [b"GET", b"GET ", b"", b"PATC", b"OPTIONS "])
+@pytest.mark.parametrize(
+    "sent", [b"GET", b"GET ", b"", b"PATC", b"OPTIONS ", b"GET h", b"GET HTTPS:/"]
+)
 def test_a_part_of_a_request_line_does_not_tell_yet(sent: bytes) -> None:
     wire: Wire = WIRE
     assert wire.begins(sent) is None
 
 
-@pytest.mark.parametrize("sent", [b"get /", b"GET  /", b"BREW /", b"G\0", b"GET \r", b" "])
+@pytest.mark.parametrize(
+    "sent", [b"GET /", b"OPTIONS *", b"CONNECT x:1", b"PUT http://x/", b"OPTIONS HTTPS://x/"]
+)
+def test_a_method_and_a_target_are_a_beginning(sent: bytes) -> None:
+    assert WIRE.begins(sent) is True
+
+
+@pytest.mark.parametrize(
+    "sent", [b"get /", b"GET  /", b"BREW /", b"G\0", b"GET \r", b" ", b"GET hello", b"GET http\r"]
+)
 def test_other_lines_are_no_beginning(sent: bytes) -> None:
     wire: Wire = WIRE
     assert wire.begins(sent) is False
