@@ -552,14 +552,14 @@ PROBLEMS: dict[Code, Problem] = {
         "The client spoke plaintext to a port that requires TLS.",
         "Switch on TLS in the client and give it the certificate files of the destination, or start"
         " dbproxy with --tunnel.",
-        "Connect with sslmode=verify-full and the tbot certificate files, or ask for a --tunnel"
-        " port.",
+        "Switch on TLS in the client (PostgreSQL: sslmode=verify-full) and give it the tbot"
+        " certificate files, or ask for a --tunnel port.",
     ),
     Code.CLIENT_TLS_ON_TUNNEL: Problem(
         Fault.CLIENT,
         "The client spoke TLS to a port in tunnel mode, which takes plaintext.",
         "Switch off TLS in the client, or start dbproxy without --tunnel.",
-        "Connect with sslmode=disable: dbproxy adds TLS itself.",
+        "Switch off TLS in the client (PostgreSQL: sslmode=disable): dbproxy adds TLS itself.",
     ),
     Code.CLIENT_TLS_FAILED: Problem(
         Fault.CLIENT,
@@ -571,13 +571,15 @@ PROBLEMS: dict[Code, Problem] = {
         Fault.CLIENT,
         "The client showed no certificate, and this port is for holders of the tbot certificate.",
         "Give the client the certificate and key files that dbproxy names at start.",
-        "Set sslcert and sslkey to the tlscert and key files of the tbot destination.",
+        "Give the client the tlscert and key files of the tbot destination (PostgreSQL: sslcert and"
+        " sslkey).",
     ),
     Code.CLIENT_CERTIFICATE_REJECTED: Problem(
         Fault.CLIENT,
         "The client's certificate was not issued by this cluster's User CA, or is not valid now.",
         "Give the client the certificate and key files that dbproxy names at start.",
-        "Set sslcert and sslkey to the tlscert and key files of the tbot destination.",
+        "Give the client the tlscert and key files of the tbot destination (PostgreSQL: sslcert and"
+        " sslkey).",
     ),
     Code.CLIENT_CERTIFICATE_WRONG_SERVICE: Problem(
         Fault.CLIENT,

@@ -187,9 +187,7 @@ class DatabaseProxy:
                     await self._serve_connections(prepared)
                     machinery.cancel_scope.cancel()
         finally:
-            prepared.listener.socket.close()
-            if self._inherited is None:
-                remove_name(prepared.address)
+            self._close_listener(prepared)
         self._events.publish(Stopped(ended_early=handler.ended_early))
 
     async def _serve_connections(self, prepared: Prepared) -> None:
@@ -204,8 +202,18 @@ class DatabaseProxy:
                     await accept_connections(
                         prepared.listener, handler.handle, connections, self._events.publish
                     )
-            await trio.aclose_forcefully(prepared.listener)
+            self._close_listener(prepared)
             self._drain(handler)
+
+    def _close_listener(self, prepared: Prepared) -> None:
+        """Do not listen any more; may be called again.
+
+        The name goes first: as soon as nobody listens, another process may take it over.
+        """
+        listener = prepared.listener.socket
+        if self._inherited is None and listener.fileno() >= 0:
+            remove_name(prepared.address)
+        listener.close()
 
     async def _keep_fresh(self, prepared: Prepared) -> None:
         await watch(

@@ -15,12 +15,24 @@ from typing import Any, Final
 
 from dbproxy.errors import UsageError
 
-__all__ = ["MOST_WORKERS", "Kind", "Mode", "Option", "Scope", "Settings", "option_of", "options"]
+__all__ = [
+    "MOST_PREWARMED",
+    "MOST_WORKERS",
+    "Kind",
+    "Mode",
+    "Option",
+    "Scope",
+    "Settings",
+    "option_of",
+    "options",
+]
 
 SECONDS: Final = 1.0
 
 MOST_WORKERS: Final = 256
 """More than that is a slip of the finger: each takes tens of megabytes."""
+MOST_PREWARMED: Final = 1000
+"""More than that is one too: the Teleport Proxy has a handshake for each, every few seconds."""
 
 
 @unique
@@ -589,8 +601,8 @@ class Settings:
             raise UsageError("--max-handshakes must be at least 1")
         if not 1 <= self.workers <= MOST_WORKERS:
             raise UsageError(f"--workers must be 1 to {MOST_WORKERS}")
-        if self.prewarm < 0:
-            raise UsageError("--prewarm must not be negative")
+        if not 0 <= self.prewarm <= MOST_PREWARMED:
+            raise UsageError(f"--prewarm must be 0 to {MOST_PREWARMED}")
         for name in ("connect_grace", "drain_timeout", "ready_timeout", "wait_for_identity"):
             if getattr(self, name) < 0:
                 raise UsageError(f"--{name.replace('_', '-')} must not be negative")

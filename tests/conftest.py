@@ -15,6 +15,8 @@ from dbproxy.lab.postgres import (
     stop_embedded_postgres,
 )
 
+RELAYS = {"reactor": True, "trio": False}
+
 CREATE_ROLES = """
 CREATE ROLE alice LOGIN;
 CREATE ROLE bob LOGIN;
@@ -26,6 +28,28 @@ SET ROLE alice;
 CREATE TABLE greetings (id int PRIMARY KEY, words text NOT NULL);
 INSERT INTO greetings VALUES (1, 'hello'), (2, 'bonjour'), (3, 'grüß Gott');
 """
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the whole suite run on the relay that systems without epoll use."""
+    parser.addoption(
+        "--relay", choices=[*RELAYS], default="reactor", help="the relay that proxies in tests use"
+    )
+
+
+@pytest.fixture(autouse=True)
+def relay_of_choice(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxies that tests run in their own process use the relay of `--relay`."""
+    if (choice := request.config.getoption("--relay")) != "reactor":
+        monkeypatch.setattr("dbproxy.relay.engine.HAS_EPOLL", RELAYS[choice])
+
+
+@pytest.fixture(params=[*RELAYS])
+def each_relay(
+    request: pytest.FixtureRequest, relay_of_choice: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The test runs once with each relay."""
+    monkeypatch.setattr("dbproxy.relay.engine.HAS_EPOLL", RELAYS[request.param])
 
 
 @pytest.fixture(scope="session")

@@ -87,6 +87,8 @@ def main() -> NoReturn:
     """Run the command line of this process and exit."""
     # The library's remark on names longer than X.520 allows; Teleport's may be, and are fine.
     warnings.filterwarnings("ignore", "Attribute's length must be", UserWarning)
+    # And on the number 0, which an authority in the bundles of systems has.
+    warnings.filterwarnings("ignore", "Parsed a serial number", UserWarning)
     invocation = Invocation()
     sys.excepthook = lambda _type, error, trace: report_bug(invocation, error, trace)
     status = INTERRUPTED

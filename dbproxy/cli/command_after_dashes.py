@@ -33,14 +33,19 @@ class CommandAfterDashes(SettingsCommand):
         """
         end = args.index(_DASHES) if _DASHES in args else len(args)
         ctx.meta[_KEY] = tuple(args[end + 1 :])
-        super().parse_args(ctx, args[:end])
-        if ctx.args:
+        extra = super().parse_args(ctx, args[:end])
+        if extra and _DASHES not in args:
             raise UsageError(
-                f"`{ctx.args[0]}` is one word too many: only the service comes before two dashes",
+                f"unexpected argument {extra[0]!r}: there are no two dashes before it",
+                next_step=f"Put them there: `{ctx.command_path} SERVICE -- {extra[0]} …`.",
+            )
+        if extra:
+            raise UsageError(
+                f"`{extra[0]}` is one word too many: only the service comes before two dashes",
                 next_step="Give the rest behind them:"
                 f" `{ctx.command_path} [SERVICE] {self.metavar}`.",
             )
-        return ctx.args
+        return extra
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         """As usual, and what follows."""

@@ -7,16 +7,16 @@ next, and as an exit status. Anything else is a bug of ours: it passes through, 
 
 import os
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
-from difflib import get_close_matches
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Final
 
 import click
 from click.core import ParameterSource
 
+from dbproxy.cli.guess import guess
 from dbproxy.cli.invocation import Invocation
-from dbproxy.cli.output import NOBODY_READS, flush_output, output_failure
+from dbproxy.cli.output import NOBODY_READS, discard_errors, flush_output, output_failure
 from dbproxy.cli.printable import printable
 from dbproxy.errors import PROBLEMS, Code, DBProxyError
 from dbproxy.settings import Scope, options
@@ -135,16 +135,9 @@ def _sentence(error: click.UsageError) -> str:
         case click.NoSuchOption(option_name=name) if name in _OF_DB:
             return f"no such option {name} here: it is one of `dbproxy db`"
         case click.NoSuchOption():
-            similar = _similar(error.option_name, error.possibilities or ())
-            guess = f"; did you mean {similar[0]}?" if similar else ""
-            return f"no such option {error.option_name}{guess}"
+            meant = guess(error.option_name, error.possibilities or ())
+            return f"no such option {error.option_name}{meant}"
     return _bare(error.format_message())
-
-
-def _similar(option: str, known: Iterable[str]) -> list[str]:
-    """Those that may be meant, the likeliest first; the dashes alone make nothing alike."""
-    by_word = {name.lstrip("-"): name for name in known}
-    return [by_word[word] for word in get_close_matches(option.lstrip("-"), by_word)]
 
 
 def _bare(message: str) -> str:
@@ -172,6 +165,11 @@ def _say_error(message: str, code: Code | None = None, next_step: str | None = N
     """Write the message; unprintable characters, which a file's name may have, are escaped."""
     label = click.style("error:", fg="red", bold=True)
     end = f" [{code}]" if code is not None else ""
-    click.echo(f"{PROGRAM}: {label} {printable(message)}{end}", err=True)
+    lines = [f"{PROGRAM}: {label} {printable(message)}{end}"]
     if next_step:
-        click.echo(printable(next_step), err=True)
+        lines.append(printable(next_step))
+    try:
+        for line in lines:
+            click.echo(line, err=True, color=False if os.environ.get("NO_COLOR") else None)
+    except OSError:  # nobody can be told; the exit status stays what it is
+        discard_errors()

@@ -7,6 +7,8 @@ from typing import ClassVar
 
 import click
 
+from dbproxy.cli.guess import guess
+
 __all__ = ["LazyGroup"]
 
 
@@ -32,3 +34,12 @@ class LazyGroup(click.Group):
         command = getattr(import_module(self.places[cmd_name]), cmd_name)
         assert isinstance(command, click.Command)  # noqa: S101
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As usual; the error about a word that is no command names one that is like it."""
+        name, known = args[0], self.list_commands(ctx)
+        if name not in known and not name.startswith("-"):
+            raise click.UsageError(f"no such command {name!r}{guess(name, known)}", ctx)
+        return super().resolve_command(ctx, args)

@@ -8,9 +8,9 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TextIO
 
-__all__ = ["NOBODY_READS", "discard_output", "flush_output", "output_failure"]
+__all__ = ["NOBODY_READS", "discard_errors", "discard_output", "flush_output", "output_failure"]
 
 NOBODY_READS: Final = 141
 """What shells report for a program that SIGPIPE ended: 128 + 13."""
@@ -45,6 +45,15 @@ def flush_output() -> OSError | None:
 
 def discard_output() -> None:
     """Send what is in the buffer of standard output, and what follows, to nowhere."""
+    _to_nowhere(sys.stdout)
+
+
+def discard_errors() -> None:
+    """The same for standard error, where even less can be done about it."""
+    _to_nowhere(sys.stderr)
+
+
+def _to_nowhere(stream: TextIO) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    os.dup2(nowhere, stream.fileno())
     os.close(nowhere)

@@ -90,7 +90,7 @@ def _port(text: str) -> int:
 
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < MOST_DIGITS):
-        raise ValueError(f"`{text}` is not a number of things: give 1 or more")
+        raise ValueError(f"`{text}` is not a whole number: give for example 4")
     return int(text)
 
 

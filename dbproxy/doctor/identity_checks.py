@@ -69,7 +69,7 @@ def _real(directory: Path) -> str:
 
 def _files_readable(evidence: Evidence) -> Finding:
     if evidence.explanation is None:
-        return skipped("where the identity is is not known")
+        return skipped("it is not known where the identity is")
     locked = [facts for _, facts in evidence.files if facts is not None and not facts.readable]
     if locked:
         names = _listed(locked)

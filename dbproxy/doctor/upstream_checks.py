@@ -25,6 +25,7 @@ _MOST_SKEW: Final = timedelta(seconds=30)
 _NO_ADDRESS: Final = "the address of the Teleport Proxy is not known"
 _NO_TLS: Final = "needs a trusted connection to the web port"
 _NO_IDENTITY: Final = "needs an identity that can be used"
+_ONLY_STARTTLS: Final = "this is looked at for PostgreSQL and CockroachDB only"
 _MILLISECONDS: Final = 1000
 _FOR_WANT_OF_AUTHORITY: Final = frozenset(
     {Code.UPSTREAM_UNTRUSTED, Code.UPSTREAM_CHAIN_INCOMPLETE, Code.UPSTREAM_SELF_SIGNED}
@@ -209,11 +210,12 @@ def _client_authority(seen: UpstreamEvidence) -> Finding:
     if (problem := seen.verified_problem) is not None:
         return failed_with(problem)
     if (names := seen.verified_by) is None or (identity := seen.identity) is None:
-        return skipped(_why_not(seen))
+        tried = seen.session is not None or seen.session_problem is not None
+        return skipped(_ONLY_STARTTLS if tried else _why_not(seen))
     files = {"host": identity.files.host_ca, "database": identity.files.database_ca}
     good = [str(files[name]) for name in names if files[name] is not None]
     if "host" in names:
-        also = f", and so does {good[1]}" if len(good) > 1 else ""
+        also = f"; {good[1]} would do as well" if len(good) > 1 else ""
         return fine(f"clients verify Teleport with sslrootcert={good[0]}{also}")
     return failed(
         Code.UPSTREAM_UNTRUSTED,

@@ -5,6 +5,7 @@ happen to a connection. What comes first, the client's words or the upstream's, 
 protocol, so there are two ways through the middle: `_hear_client_first` and `_hear_upstream_first`.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -174,8 +175,7 @@ class ConnectionHandler:
         if problem is not None:
             progress.end(outcome, end.closed_by, problem.message, problem.code)
         else:
-            reason = None if end.error is None else str(end.error) or type(end.error).__name__
-            progress.end(outcome, end.closed_by, reason)
+            progress.end(outcome, end.closed_by, _how_broken(end.error))
 
     async def _admit(self, client: Client, greeting: Greeting | None = None) -> Carry:
         with trio.move_on_after(self.prologue_timeout):
@@ -196,6 +196,16 @@ class ConnectionHandler:
             self.protocol.name,
             trio.current_time(),
         )
+
+
+def _how_broken(error: Exception | None) -> str | None:
+    """What ended a connection that nobody is to blame for, in the system's words if it has some."""
+    if error is None:
+        return None
+    cause = error.__cause__
+    if isinstance(cause, OSError) and cause.errno is not None:
+        return f"the connection broke: {os.strerror(cause.errno).lower()}"
+    return str(error) or type(error).__name__
 
 
 def _closed_by(error: DBProxyError) -> ClosedBy:

@@ -4,6 +4,7 @@ import errno
 import os
 import socket
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -131,9 +132,13 @@ async def open_listener(address: ListenAddress) -> trio.SocketListener:
 
 
 def remove_name(address: ListenAddress) -> None:
-    """Remove what a listener that was closed has left in the file system, if anything."""
+    """Remove what a listener has in the file system, if anything, just before it is closed.
+
+    What cannot be removed stays: whoever listens there next replaces it.
+    """
     if isinstance(address, UnixAddress):
-        address.path.unlink(missing_ok=True)
+        with suppress(OSError):
+            address.path.unlink()
 
 
 def _listen_error(address: ListenAddress, error: OSError) -> ListenError:

@@ -5,7 +5,9 @@ and Go enforces no limits. `cryptography` reads such names, but warns through `w
 common name is empty or has more than 64 characters (RFC 5280, appendix A.1), which a bot's may.
 
 The choice: a name is a list of pairs, so reading one takes a few lines of DER (ITU-T X.690, 8 and
-10.1). Only what is text is taken; anything else makes the certificate unusable, early.
+10.1). Only what is text is taken; anything else makes the certificate unusable, early. Old
+authorities, which are in the bundles of systems, have TeletexString; as by OpenSSL and Go, it is
+read as Latin-1.
 """
 
 from collections.abc import Iterator
@@ -26,6 +28,7 @@ _ENCODINGS: Final = {
     0x0C: "utf-8",  # UTF8String
     0x12: "ascii",  # NumericString
     0x13: "utf-8",  # PrintableString; not every writer keeps to its characters
+    0x14: "latin-1",  # TeletexString
     0x16: "ascii",  # IA5String
     0x1A: "ascii",  # VisibleString
     0x1E: "utf-16-be",  # BMPString

@@ -22,7 +22,7 @@ from dbproxy.identity.tbot_entries import (
 )
 from dbproxy.identity.tbot_words import UnknownWord, unknown_words
 from dbproxy.identity.yaml_document import parse_yaml
-from dbproxy.identity.yaml_nodes import YamlValue
+from dbproxy.identity.yaml_nodes import NOT_TBOTS, YamlValue
 
 __all__ = ["TbotConfig", "load_tbot_config", "parse_tbot_config"]
 
@@ -93,7 +93,9 @@ def parse_tbot_config(data: bytes, source: Path) -> TbotConfig:
     """
     root = parse_yaml(data, source)
     if root is None:
-        raise ConfigError(Code.CONFIG_MALFORMED, f"{source}:1:1: the file is empty")
+        raise ConfigError(
+            Code.CONFIG_MALFORMED, f"{source}:1:1: the file is empty", next_step=NOT_TBOTS
+        )
     _check_version(root)
     insecure = root.get("insecure")
     lifetime = read_lifetime(root)

@@ -16,7 +16,7 @@ import yaml
 from dbproxy.errors import Code, ConfigError
 from dbproxy.identity.duration import parse_go_duration
 
-__all__ = ["DEEPEST", "NULL", "YamlValue", "join_keys", "place"]
+__all__ = ["DEEPEST", "NOT_TBOTS", "NULL", "YamlValue", "join_keys", "place"]
 
 NULL: Final = "tag:yaml.org,2002:null"
 _BOOL: Final = "tag:yaml.org,2002:bool"
@@ -25,6 +25,10 @@ _TRUE: Final = frozenset({"true", "yes", "on"})
 _PLAIN_KEY: Final = re.compile(r"[\w-]+")
 DEEPEST: Final = 50
 """Levels of nesting: a real file has about five, and the composer is recursive."""
+
+
+NOT_TBOTS: Final = "Check that this is the configuration file that tbot is started with."
+"""The next step where no key is to blame, but the file as a whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,8 @@ class YamlValue:
 
     def error(self, what: str) -> ConfigError:
         """The error that says `what` is wrong with this value, and where it stands."""
-        return ConfigError(Code.CONFIG_MALFORMED, f"{self.place}: {what}")
+        next_step = None if self.key else NOT_TBOTS
+        return ConfigError(Code.CONFIG_MALFORMED, f"{self.place}: {what}", next_step=next_step)
 
     def get(self, key: str) -> "YamlValue | None":
         """The value of `key` in this mapping; `None` when it is absent or null.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from dataclasses import dataclass
 from typing import Final
 
@@ -70,6 +72,24 @@ async def open_address(text: str) -> trio.SocketStream:
             return await trio.open_unix_socket(address.path)
         return await trio.open_tcp_stream(address.host, address.port)
     raise TimeoutError(f"no answer within {CONNECT_TIMEOUT:.0f} s")
+
+
+def reason_of(error: OSError) -> str:
+    """Why a connection failed, in the system's words where it has some.
+
+    trio's error about several addresses has none of its own: they are in those it was made from.
+    """
+    cause = error.__cause__
+    inner = cause.exceptions if isinstance(cause, BaseExceptionGroup) else (cause,)
+    reasons = [_in_system_words(it) for it in (error, *inner) if isinstance(it, OSError)]
+    return "; ".join(dict.fromkeys(filter(None, reasons))) or str(error)
+
+
+def _in_system_words(error: OSError) -> str | None:
+    """Without the address, which trio puts in front; errors of names have other numbers."""
+    if error.errno is None or isinstance(error, socket.gaierror):
+        return error.strerror
+    return os.strerror(error.errno)
 
 
 def _parse_unix(text: str) -> UnixAddress:

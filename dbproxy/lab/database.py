@@ -13,7 +13,7 @@ from typing import Final
 
 import trio
 
-from dbproxy.lab.address import open_address, parse_address
+from dbproxy.lab.address import open_address, parse_address, reason_of
 from dbproxy.lab.audit import AuditLog, Session
 from dbproxy.lab.errors import AccessDenied, LabError
 from dbproxy.lab.mysql_login import log_in
@@ -279,5 +279,5 @@ async def _connect(resource: DatabaseResource) -> trio.SocketStream:
     except OSError as error:
         raise DatabaseUnreachable(
             f'database "{resource.name}" at {resource.address} cannot be reached: '
-            f"{error.strerror or error}"
+            f"{reason_of(error)}"
         ) from error

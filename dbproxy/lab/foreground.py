@@ -13,7 +13,7 @@ from typing import Final
 import trio
 
 from dbproxy.lab import guide
-from dbproxy.lab.address import open_address, parse_tcp_address
+from dbproxy.lab.address import open_address, parse_tcp_address, reason_of
 from dbproxy.lab.audit import Event
 from dbproxy.lab.balancer import open_balancer
 from dbproxy.lab.cluster import AUDIT_FILE, Lab, open_lab
@@ -142,7 +142,7 @@ async def _try_database(resource: DatabaseResource, echo: Echo) -> None:
         try:
             stream = await open_address(resource.address)
         except OSError as error:
-            reason = error.strerror or str(error)
+            reason = reason_of(error)
         else:
             await stream.aclose()
             return
@@ -194,16 +194,15 @@ def _commands(plan: Plan, lab: Lab, resource: DatabaseResource, address: str) ->
         f"--destination-dir={destination}",
         f"--proxy={proxy}",
         f"--proxy-ca={lab.web_ca_file}",
-        "db",
-        f"--port={LOCAL_PORT}",
-        resource.name,
     ]
     parameters = (
         f"host=localhost port={LOCAL_PORT} user={plan.db_users[0]} dbname={plan.db_names[0]} "
         f"sslmode=verify-full sslrootcert={destination}/teleport-host-ca.crt "
         f"sslcert={destination}/tlscert sslkey={destination}/key"
     )
-    commands = [shlex.join(dbproxy)]
+    commands = [shlex.join([*dbproxy, "db", f"--port={LOCAL_PORT}", resource.name])]
     if resource.protocol == "postgres":
         commands.append(shlex.join(["psql", parameters]))
+    else:  # dbproxy knows its client, and the lab shares no code with it
+        commands.append(shlex.join([*dbproxy, "connect", resource.name]))
     return commands

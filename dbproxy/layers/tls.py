@@ -153,6 +153,7 @@ class TLSLayer(Layer):
         if result <= 0 and not self.records.wants_more(result):
             more, self._failure = self._read_records()  # what has ended it says so again
             assert not more  # noqa: S101 - all has been read
+            self.records.give_back()  # what lies behind the end is in memory that others use
             if empty and self._failure is not None:
                 raise self._failure
 

@@ -205,7 +205,7 @@ class _PlainEnd(End):
             return end - start
         pieces = [view[start:end] for start, end in regions]
         size = sum(map(len, pieces))
-        if len(pieces) > _MANY:
+        if self.unsent or len(pieces) > _MANY:
             self._push(memoryview(b"".join(pieces)))
             return size
         try:

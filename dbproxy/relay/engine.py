@@ -27,8 +27,9 @@ class RelayEngine:
         fast: Whether to use the reactor; by default where the system can.
     """
 
-    def __init__(self, *, fast: bool = HAS_EPOLL) -> None:
-        self._reactor = Reactor() if fast else None
+    def __init__(self, *, fast: bool | None = None) -> None:
+        wanted = HAS_EPOLL if fast is None else fast
+        self._reactor = Reactor() if wanted else None
 
     def relay(
         self,

@@ -136,6 +136,7 @@ class FastRelay:
         Cancellation ends it at once; bytes that were received and not delivered are lost with the
         connection, which cannot be used any further.
         """
+        await trio.lowlevel.checkpoint_if_cancelled()  # together with the reactor, which is closed
         reactor = self._reactor
         client = make_end(*self._client_stream.lend(), reactor.buffers)
         upstream = make_end(*self._upstream_stream.lend(), reactor.buffers)

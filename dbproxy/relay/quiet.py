@@ -18,6 +18,8 @@ __all__ = ["take_in", "wait_until_readable"]
 
 _READ_SIZE: Final = 4096
 """Bytes asked of the socket at once: what comes for the layers is small."""
+_MOST_READS: Final = 256
+"""Reads before others get their turn, should the peer send without a pause."""
 
 
 async def wait_until_readable(stream: LayeredStream) -> None:
@@ -58,7 +60,7 @@ def take_in(stream: LayeredStream) -> bytes | None:
 
 
 def _read(descriptor: int, layers: LayerStack) -> bytes | None:
-    while True:
+    for _ in range(_MOST_READS):
         try:
             data = os.read(descriptor, _READ_SIZE)
         except BlockingIOError:
@@ -72,6 +74,7 @@ def _read(descriptor: int, layers: LayerStack) -> bytes | None:
             return b""
         if len(data) < _READ_SIZE:
             return None
+    return None  # the rest is there the next time
 
 
 def _answer(descriptor: int, layers: LayerStack) -> None:

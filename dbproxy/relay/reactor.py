@@ -50,12 +50,18 @@ _MOST_EVENTS: Final = 256
 OWN_LOOP: Final = trio.lowlevel.RunVar("whether only dbproxy runs in trio's loop", default=False)
 """Kept by each run of trio's, since a process may have several."""
 
-WRITE_EVENTS: Final = select.EPOLLOUT
-ERROR_EVENTS: Final = select.EPOLLERR
-HANGUP_EVENTS: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
-READ_EVENTS: Final = select.EPOLLIN | HANGUP_EVENTS
-_ALL_EVENTS: Final = READ_EVENTS | WRITE_EVENTS | select.EPOLLET
+# Bits of `struct epoll_event` (Linux, include/uapi/linux/eventpoll.h), written out because other
+# systems, which import this as well, have no names for them.
+_EPOLLIN, _EPOLLOUT, _EPOLLERR, _EPOLLHUP = 0x1, 0x4, 0x8, 0x10
+_EPOLLRDHUP, _EPOLLET = 0x2000, 0x8000_0000
 
+WRITE_EVENTS: Final = _EPOLLOUT
+ERROR_EVENTS: Final = _EPOLLERR
+HANGUP_EVENTS: Final = _EPOLLRDHUP | _EPOLLHUP | _EPOLLERR
+READ_EVENTS: Final = _EPOLLIN | HANGUP_EVENTS
+_ALL_EVENTS: Final = READ_EVENTS | WRITE_EVENTS | _EPOLLET
+
+_Epoll: TypeAlias = "select.epoll"
 
 Watcher: TypeAlias = Callable[[int], None]
 """Is told what happens to a socket (`EPOLLIN` and so on), and does a piece of the work at once.
@@ -85,7 +91,7 @@ class Reactor:
     def __init__(self) -> None:
         self.buffers = Buffers()
         self.is_alone: Callable[[], bool] = _never
-        self._epoll: select.epoll | None = None
+        self._epoll: _Epoll | None = None
         self._watchers: dict[int, Watcher] = {}
         self._turns: deque[Turn] = deque()
 
@@ -120,7 +126,7 @@ class Reactor:
             self._watchers.clear()  # who is stopped together with us has nothing to forget any more
             epoll.close()
 
-    async def _linger(self, epoll: select.epoll) -> bool:
+    async def _linger(self, epoll: _Epoll) -> bool:
         """Wait for events without trio while they keep coming; returns whether they did."""
         if Reactor.running > 1 or not self.is_alone():
             return False
@@ -136,12 +142,12 @@ class Reactor:
         """How many sockets are watched."""
         return len(self._watchers)
 
-    def _opened(self) -> select.epoll:
+    def _opened(self) -> _Epoll:
         if self._epoll is None:
             self._epoll = select.epoll()
         return self._epoll
 
-    async def _work(self, epoll: select.epoll) -> None:
+    async def _work(self, epoll: _Epoll) -> None:
         """Give turns, with a look for new events between one round and the next, for a while."""
         until = perf_counter() + SLICE
         turns = self._turns
@@ -155,7 +161,7 @@ class Reactor:
             self._note_events(epoll)
         await trio.lowlevel.checkpoint()
 
-    def _note_events(self, epoll: select.epoll, patience: float = 0) -> bool:
+    def _note_events(self, epoll: _Epoll, patience: float = 0) -> bool:
         """Tell the watchers; returns whether there was anything to tell."""
         watchers = self._watchers
         noted = epoll.poll(patience, _MOST_EVENTS)

@@ -103,8 +103,8 @@ class Supervisor:
                     task_status.started(started)
         finally:
             port.close()
-            remove_name(port.address)
-        self._publish(Stopped(ended_early=self._totals.ended_early))
+            if self._stopping.is_set():  # also when starting was cancelled for it
+                self._publish(Stopped(ended_early=self._totals.ended_early))
 
     def stop(self) -> None:
         """Stop accepting; open connections have the drain timeout to end. May be called again."""
@@ -244,5 +244,10 @@ class _Port:
         self.first_message: Message = Begin() if shown is None else Shown.of(shown)
 
     def close(self) -> None:
-        """Do not listen any more; may be called again."""
+        """Do not listen any more; may be called again.
+
+        The name goes first: as soon as nobody listens, another process may take it over.
+        """
+        if self.listener.fileno() >= 0:
+            remove_name(self.address)
         self.listener.close()

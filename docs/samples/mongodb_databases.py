@@ -3,6 +3,7 @@
 dbproxy runs beside it:
 
     dbproxy -c /etc/tbot.yaml db --port=12345 example-server
+
 tbot writes mongo.crt, certificate and key in one file, with `format: mongo` (in tbot.yaml v1:
 `configs: [mongo]`).
 """

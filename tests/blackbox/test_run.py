@@ -139,10 +139,10 @@ class TestWhatCannotBeRun:
             assert outcome.error == "dbproxy: error: there is no command to run [usage]"
 
     @pytest.mark.parametrize("name", ["run", "connect"])
-    async def test_who_forgets_the_dashes_is_told_where_they_go(
+    async def test_who_puts_the_command_before_the_dashes_is_told_where_it_goes(
         self, beside: BesideLab, name: str
     ) -> None:
-        outcome = await beside.run(name, "example-server", "psql", "x")
+        outcome = await beside.run(name, "example-server", "psql", "--", "x")
         assert outcome.status == 2
         words = "`psql` is one word too many: only the service comes before two dashes"
         assert outcome.error == f"dbproxy: error: {words} [usage]"

@@ -85,6 +85,19 @@ def test_output_that_cannot_be_written_is_one_sentence(
     assert (process.returncode, process.stderr) == (1, sentence)
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_error_that_cannot_be_told_keeps_its_exit_status(unbuffered: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        process = subprocess.run(
+            [COMMAND, "db", "--port=many"],
+            stdout=subprocess.PIPE,
+            stderr=full,
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+            check=False,
+        )
+    assert (process.returncode, process.stdout) == (2, b"")
+
+
 @pytest.mark.parametrize("moment", [0.0, 0.1, 0.3])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_in_the_first_moments_ends_it_without_a_word(
@@ -126,6 +139,22 @@ def test_a_wrong_argument_is_one_sentence_and_status_2(
     first, next_step = outcome.err.splitlines()
     assert first == f"dbproxy: error: {sentence} [usage]"
     assert "--help" in next_step
+
+
+@pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
+def test_an_error_on_a_terminal_is_coloured_unless_no_color_is_set(
+    no_color: str, coloured: bool
+) -> None:
+    ours, theirs = os.openpty()
+    environment = os.environ | {"NO_COLOR": no_color, "TERM": "xterm"}
+    with os.fdopen(ours, "rb", buffering=0) as terminal, os.fdopen(theirs, "wb") as far_end:
+        process = subprocess.run(
+            [COMMAND, "nix"], stdout=far_end, stderr=far_end, env=environment, check=False
+        )
+        text = terminal.read(65536)
+    assert process.returncode == 2
+    assert b"no such command 'nix'" in text
+    assert (b"\x1b" in text) is coloured
 
 
 def test_without_a_destination_the_next_step_names_the_options(run: Run, tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from dbproxy.events import ClosedBy
 from dbproxy.lab import Lab, open_lab
 from dbproxy.lab.handshake import Handshake
 
+pytestmark = pytest.mark.usefixtures("each_relay", "patient")
+
 RESETS = 40
 AT_ONCE = 8
 
@@ -28,6 +30,15 @@ Handler = Callable[[Stream, Handshake], Awaitable[None]]
 
 framings = pytest.mark.parametrize("framing", ["pings", "plain"])
 """Ping framing with a ping every few milliseconds in between, and no framing."""
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a ping every few milliseconds a busy machine would look like an upstream that is gone.
+
+    Three of those intervals are soon over while the lab, the proxy and the test share one loop.
+    """
+    monkeypatch.setattr("dbproxy.relay.silence.MISSED_PINGS", 10_000)
 
 
 @asynccontextmanager

@@ -180,10 +180,22 @@ async def test_two_of_them_do_not_share_a_directory(tmp_path: Path) -> None:
         await third.wait_for("Ctrl-C ends the cluster.")
 
 
+async def test_of_a_database_that_is_no_postgres_it_names_dbproxy_connect() -> None:
+    async with run_lab("--database=127.0.0.1:1", "--protocol=redis") as running:
+        await running.wait_for("Ctrl-C ends the cluster.")
+    (line,) = (line for line in running.output if " connect " in line)
+    assert line.split()[0] == "dbproxy"
+    assert line.endswith(" connect example-server")
+    assert not any("psql" in line for line in running.output)
+
+
 async def test_a_database_that_does_not_answer_is_told_at_the_start() -> None:
     async with run_lab("--database=127.0.0.1:1") as running:
         warning = await running.wait_for("warning: ")
-    assert "the database example-server at 127.0.0.1:1 cannot be reached" in warning
+    assert (
+        "the database example-server at 127.0.0.1:1 cannot be reached (Connection refused)"
+        in warning
+    )
 
 
 async def test_a_database_that_answers_is_no_reason_to_warn(postgres: EmbeddedPostgres) -> None:

@@ -134,8 +134,9 @@ async def test_drivers_get_severity_sqlstate_and_hint(proxy_in: ProxyIn) -> None
     async with proxy_in(Mode.TERMINATE) as proxy:
         error = await refused_asyncpg(proxy, sslcert=None)
     assert (error.kind, error.sqlstate) == ("InvalidAuthorizationSpecificationError", "28000")
-    assert (
-        error.hint == "Set sslcert and sslkey to the tlscert and key files of the tbot destination."
+    assert error.hint == (
+        "Give the client the tlscert and key files of the tbot destination (PostgreSQL: sslcert and"
+        " sslkey)."
     )
 
 

@@ -32,6 +32,7 @@ class Bench:
         client: The client's end.
         database: The upstream's end, behind its layers.
         transport: The socket under it.
+        upstream: The relay's end of it.
         answered: How often the relay told about a first byte.
     """
 
@@ -39,6 +40,7 @@ class Bench:
     client: trio.SocketStream
     database: LayeredStream
     transport: trio.SocketStream
+    upstream: LayeredStream
     flight: FirstFlight
     answered: list[None] = field(default_factory=list)
     ends: list[RelayEnd] = field(default_factory=list)
@@ -93,7 +95,7 @@ async def running(
     client_stream = LayeredStream(near)
     relay = engine.relay(client_stream, upstream, flight, lambda: answered.append(None), verdict)
     assert isinstance(relay, FastRelay) is fast
-    bench = Bench(relay, client, database, transport, flight, answered)
+    bench = Bench(relay, client, database, transport, upstream, flight, answered)
 
     async def keep_end() -> None:
         bench.ends.append(await relay.run())

@@ -26,6 +26,7 @@ from dbproxy import (
     UsageError,
     open_database_proxy,
 )
+from dbproxy.downstream import UnixAddress, open_listener
 from dbproxy.events import (
     ConnectionClosed,
     DrainingStarted,
@@ -65,6 +66,24 @@ class TestStopping:
             await client.aclose()
         assert bench.published(DrainingStarted)[0].open_connections == 1
         assert bench.events[-1] == Stopped(ended_early=0)
+
+    async def test_a_unix_socket_that_another_one_opens_while_it_drains_is_left_alone(
+        self, destination: Path, upstream_context: ssl.SSLContext, tmp_path: Path
+    ) -> None:
+        path = tmp_path / ".s.PGSQL.5432"
+        async with running(
+            destination, upstream_context, drain_timeout=1000.0, listen=f"unix://{path}"
+        ) as bench:
+            client = await trio.open_unix_socket(path)
+            await client.send_all(STARTUP)
+            assert await client.receive_some() == STARTUP
+            bench.proxy.stop()
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert not exists(path)
+            another = await open_listener(UnixAddress(path))
+            await client.aclose()
+        async with another, await trio.open_unix_socket(path):
+            assert bench.events[-1] == Stopped(ended_early=0)
 
     async def test_what_is_open_when_the_grace_is_over_is_ended(
         self, destination: Path, upstream_context: ssl.SSLContext

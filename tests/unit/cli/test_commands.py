@@ -116,6 +116,29 @@ def test_an_unknown_command_is_named(capsys: pytest.CaptureFixture[str]) -> None
     ]
 
 
+def test_a_mistyped_command_is_guessed(capsys: pytest.CaptureFixture[str]) -> None:
+    for typed, meant in (("docter", "doctor"), ("strat", "start"), ("idenity", "identity")):
+        assert run(dbproxy, [typed, "--debug"], Invocation()) == 2
+        error = capsys.readouterr().err.splitlines()[0]
+        assert error == (
+            f"dbproxy: error: no such command {typed!r}; did you mean {meant}? [usage]"
+        )
+
+
+@pytest.mark.parametrize("command", ["run", "connect"])
+def test_words_without_the_dashes_are_told_where_the_dashes_go(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(dbproxy, [command, "example-server", "psql", "-A"], Invocation()) == 2
+    assert run(dbproxy, [command, "example-server", "psql"], Invocation()) == 2
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        "dbproxy: error: unexpected argument 'psql': there are no two dashes before it [usage]",
+        f"Put them there: `dbproxy {command} SERVICE -- psql …`.",
+    ]
+    assert run(dbproxy, [command, "one", "two", "--", "psql"], Invocation()) == 2
+    assert "`two` is one word too many" in capsys.readouterr().err
+
+
 def test_a_command_is_imported_only_when_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Commands, "places", {"absent": "dbproxy.cli.absent"})
     commands: LazyGroup = Commands("group")

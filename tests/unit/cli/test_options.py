@@ -323,6 +323,11 @@ def test_the_tunnels_of_a_file_have_the_options_that_hold_for_all_of_them(
         (("show", "a", "b"), "got unexpected extra argument (b)"),
         (("show", "--connect-timeout=0"), "--connect-timeout must be more than 0 seconds"),
         (
+            ("show", "--prewarm=-1"),
+            "--prewarm: `-1` is not a whole number: give for example 4",
+        ),
+        (("show", "--prewarm=1001"), "--prewarm must be 0 to 1000"),
+        (
             ("show", "--drain-timeout=soon"),
             "--drain-timeout: `soon` is not a duration: give for example 500ms, 10s, 1m30s or 2.5",
         ),

@@ -166,7 +166,7 @@ async def test_a_good_way_is_told_step_by_step(tmp_path: Path, look: Look) -> No
         tmp_path / "machine-id" / f"teleport-{ca}-ca.crt" for ca in ("host", "database")
     )
     assert found["client-authority"].message == (
-        f"clients verify Teleport with sslrootcert={host}, and so does {database}"
+        f"clients verify Teleport with sslrootcert={host}; {database} would do as well"
     )
 
 
@@ -177,6 +177,16 @@ async def test_where_the_database_ca_is_another_one_only_the_host_ca_will_do(
         found = await look(lab)
     host = tmp_path / "machine-id" / "teleport-host-ca.crt"
     assert found["client-authority"].message == f"clients verify Teleport with sslrootcert={host}"
+
+
+async def test_where_the_client_does_not_ask_for_tls_first_its_authority_is_not_looked_at(
+    tmp_path: Path, look: Look
+) -> None:
+    async with cluster_with(tmp_path) as lab:
+        found = await look(lab, protocol="redis")
+    assert found["certificate-accepted"].verdict is Verdict.OK
+    assert found["client-authority"].verdict is Verdict.SKIPPED
+    assert "PostgreSQL and CockroachDB only" in found["client-authority"].message
 
 
 async def test_a_balancer_and_an_outbound_proxy_are_seen(tmp_path: Path, look: Look) -> None:

@@ -36,6 +36,7 @@ def test_a_name_is_read_as_it_was_written(cluster: Cluster, values: list[tuple[s
     [
         _ASN1Type.UTF8String,
         _ASN1Type.PrintableString,
+        _ASN1Type.T61String,
         _ASN1Type.IA5String,
         _ASN1Type.NumericString,
         _ASN1Type.VisibleString,

@@ -256,6 +256,13 @@ def test_a_malformed_key_is_named_with_its_place(text: str, message: str) -> Non
     assert refuse(text).startswith(message)
 
 
+@pytest.mark.parametrize("text", ["", "root:x:0:0:root:/root:/bin/bash", "- a"])
+def test_of_a_file_that_is_something_else_no_key_is_to_be_corrected(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(text)
+    assert caught.value.next_step.startswith("Check that this is the configuration file")
+
+
 def test_a_malformed_duration_is_named_with_its_place() -> None:
     message = refuse("\nrenewal_interval: 20 minutes")
     assert message == (

@@ -3,6 +3,7 @@
 The standard library cannot send one, so the test does, with the secrets out of its key log.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from openssl_ends import client_layer
 from tls_peers import BOTH_VERSIONS, Credentials, StdlibTLS, server_context, shake_hands
+
+from dbproxy.layers import TLSLayer
+from dbproxy.layers.openssl import SETTLED, Scratch
 
 HANDSHAKE, APPLICATION_DATA = 22, 23
 UPDATE_REQUESTED = b"\x18\x00\x00\x01\x01"
@@ -43,26 +47,35 @@ class ServerKeys:
         return HKDFExpand(algorithm=hashes.SHA384(), length=size, info=info).derive(self._secret)
 
 
-@pytest.fixture
-def keys_file(tmp_path: Path) -> Path:
-    return tmp_path / "keys.log"
-
-
 def server_keys(keys_file: Path) -> ServerKeys:
     lines = keys_file.read_text().splitlines()
     line = next(line for line in lines if line.startswith("SERVER_TRAFFIC_SECRET_0 "))
     return ServerKeys(bytes.fromhex(line.split()[2]))
 
 
-def test_new_keys_in_both_directions_lose_no_byte(localhost: Credentials, keys_file: Path) -> None:
+@dataclass
+class Session:
+    """A client, its server, and what the server writes with."""
+
+    layer: TLSLayer
+    peer: StdlibTLS
+    keys: ServerKeys
+
+
+@pytest.fixture
+def session(localhost: Credentials, tmp_path: Path) -> Session:
+    keys_file = tmp_path / "keys.log"
     context = server_context(localhost, version=BOTH_VERSIONS[1])
     context.num_tickets = 0  # so that the handshake leaves the records' numbers at zero
     context.keylog_filename = str(keys_file)
     layer, peer = client_layer(), StdlibTLS(context, server_side=True)
     shake_hands(layer, peer)
     assert layer.connection.get_cipher_name() == "TLS_AES_256_GCM_SHA384"
+    return Session(layer, peer, server_keys(keys_file))
 
-    keys = server_keys(keys_file)
+
+def test_new_keys_in_both_directions_lose_no_byte(session: Session) -> None:
+    layer, peer, keys = session.layer, session.peer, session.keys
     wire = keys.record(APPLICATION_DATA, b"old keys, ") + keys.record(HANDSHAKE, UPDATE_REQUESTED)
     keys.update()
     wire += keys.record(APPLICATION_DATA, b"new keys")
@@ -70,3 +83,22 @@ def test_new_keys_in_both_directions_lose_no_byte(localhost: Credentials, keys_f
 
     layer.send(b"answer")
     assert peer.receive(layer.outgoing()) == b"answer"
+
+
+@pytest.mark.parametrize("size", [100, 10_000])
+def test_new_keys_lose_no_byte_when_records_are_opened_in_batches(
+    session: Session, size: int
+) -> None:
+    layer, peer, keys = session.layer, session.peer, session.keys
+    wire = keys.record(HANDSHAKE, UPDATE_REQUESTED)
+    keys.update()
+    wire += keys.record(APPLICATION_DATA, bytes(size))
+    received, plain = Scratch(32 * 1024), Scratch(64 * 1024)
+    received.view[: len(wire)] = wire
+    assert layer.records.open(received, len(wire), plain, 0) == (size, SETTLED)
+    assert bytes(plain.view[:size]) == bytes(size)
+
+    plain.view[:6] = b"answer"
+    assert layer.records.seal(plain, 0, 6) > 0
+    sent = layer.records.take(received, 0)
+    assert peer.receive(bytes(received.view[:sent])) == b"answer"

@@ -1,6 +1,9 @@
 """The rules of the relay on real sockets, for both engines and every stack of layers."""
 
 import random
+import select
+import subprocess
+import sys
 from contextlib import AsyncExitStack
 from time import perf_counter
 
@@ -12,6 +15,7 @@ from relay_bench import (
     KIB,
     MIB,
     PATIENCE,
+    STACKS,
     Bench,
     every_engine,
     every_stack,
@@ -33,7 +37,14 @@ from dbproxy.relay import (
     SilenceError,
     own_the_loop,
 )
-from dbproxy.relay.reactor import LINGER
+from dbproxy.relay.reactor import (
+    _ALL_EVENTS,
+    ERROR_EVENTS,
+    HANGUP_EVENTS,
+    LINGER,
+    READ_EVENTS,
+    WRITE_EVENTS,
+)
 
 
 async def pour(stream: trio.abc.HalfCloseableStream, pieces: list[bytes]) -> None:
@@ -57,7 +68,7 @@ def cut(data: bytes, sizes: list[int]) -> list[bytes]:
     ("size", "sizes"),
     [
         (4 * KIB, [1]),
-        (256 * KIB, list(range(1, 2040, 73))),
+        (256 * KIB, [*range(1, 2040, 8), 2039]),
         (3 * MIB, [262_145, 16_384, 7, 65_536]),
     ],
     ids=["byte-by-byte", "odd-sizes", "large"],
@@ -118,6 +129,27 @@ async def test_both_ends_may_close_at_once(fast: bool, stack: str, localhost: Cr
 
 @every_engine
 @every_stack
+async def test_both_ends_may_close_at_once_with_bytes_on_their_way(
+    fast: bool, stack: str, localhost: Credentials
+) -> None:
+    data = random.Random(6).randbytes(MIB)
+    received: dict[str, bytes] = {}
+
+    async def take(name: str, stream: trio.abc.HalfCloseableStream) -> None:
+        received[name] = await receive_all(stream)
+
+    async with running(fast, stack, localhost) as bench, trio.open_nursery() as nursery:
+        for stream in (bench.client, bench.database):
+            nursery.start_soon(pour, stream, [data])
+        nursery.start_soon(take, "up", bench.database)
+        nursery.start_soon(take, "down", bench.client)
+    assert received == {"up": data, "down": data}
+    assert bench.end.error is None
+    assert bench.end.client_ended
+
+
+@every_engine
+@every_stack
 async def test_what_was_said_is_kept_while_the_upstream_has_not_answered(
     fast: bool, stack: str, localhost: Credentials
 ) -> None:
@@ -160,6 +192,36 @@ async def test_a_reset_by_the_client_ends_everything_and_is_told(
     assert bench.end.client_ended
 
 
+@every_stack
+async def test_a_client_that_is_gone_after_it_has_ended_its_direction_ends_everything(
+    stack: str, localhost: Credentials
+) -> None:
+    """On the reactor: the plain relay waits for the upstream to say something, or keepalive."""
+    async with running(True, stack, localhost) as bench:
+        await bench.database.send_all(b"never read")
+        await until(lambda: bench.relay.bytes_down > 0)
+        await bench.client.send_eof()
+        assert await receive_all(bench.database) == b""
+        assert not bench.ends
+        await bench.client.aclose()  # over unread bytes: a reset
+    assert bench.end.closed_by is ClosedBy.CLIENT
+
+
+@every_engine
+@every_stack
+async def test_an_upstream_that_is_gone_after_it_has_ended_its_direction_ends_everything(
+    fast: bool, stack: str, localhost: Credentials
+) -> None:
+    async with running(fast, stack, localhost) as bench:
+        await bench.database.send_all(b"the last word")
+        await bench.database.send_eof()
+        assert await receive_all(bench.client) == b"the last word"
+        await bench.database.aclose()
+        await bench.client.send_all(b"nobody hears that")
+    assert bench.end.closed_by is ClosedBy.UPSTREAM
+    assert bench.end.upstream_spoke
+
+
 @every_engine
 @every_stack
 async def test_who_does_not_read_slows_the_other_down_and_misses_nothing(
@@ -183,6 +245,69 @@ async def test_who_does_not_read_slows_the_other_down_and_misses_nothing(
         assert received == data
         await bench.client.aclose()
         await bench.database.aclose()
+
+
+@every_engine
+@pytest.mark.parametrize("stack", ["plain", "tls-ping"])
+async def test_eight_connections_carry_24_mib_each_way_at_once(
+    fast: bool, stack: str, localhost: Credentials
+) -> None:
+    engine = RelayEngine(fast=fast)
+    size, arrived = 24 * MIB, 0
+    up, down = (random.Random(seed).randbytes(size) for seed in (4, 5))
+
+    async def expect(stream: trio.abc.HalfCloseableStream, data: bytes) -> None:
+        nonlocal arrived
+        position = 0
+        while piece := await stream.receive_some():
+            assert piece == data[position : position + len(piece)]
+            position += len(piece)
+        assert position == size
+        arrived += 1
+
+    async def connect(nursery: trio.Nursery) -> None:
+        near, client = socket_pair()
+        upstream, database, _transport = await layered_pair(stack, localhost)
+        relay = engine.relay(LayeredStream(near), upstream, FirstFlight(), lambda: None)
+        for opened in (near, client, upstream, database):
+            await streams.enter_async_context(opened)
+        nursery.start_soon(relay.run)
+        nursery.start_soon(pour, client, [up])
+        nursery.start_soon(pour, database, [down])
+        nursery.start_soon(expect, client, down)
+        nursery.start_soon(expect, database, up)
+
+    with trio.fail_after(6 * PATIENCE):
+        async with AsyncExitStack() as streams, trio.open_nursery() as machinery:
+            machinery.start_soon(engine.run)
+            async with trio.open_nursery() as nursery:
+                for _ in range(8):
+                    await connect(nursery)
+            machinery.cancel_scope.cancel()
+    assert arrived == 16
+
+
+async def test_a_client_that_stops_reading_for_5_seconds_gets_everything_afterwards(
+    localhost: Credentials,
+) -> None:
+    """The upstream's promise to say something every second counts only while it is listened to."""
+    data = random.Random(7).randbytes(8 * MIB)
+
+    async def stop_and_go_on(fast: bool, stack: str) -> None:
+        async with running(fast, stack, localhost) as bench, trio.open_nursery() as nursery:
+            bench.upstream.patience = lambda: 1.0
+            nursery.start_soon(pour, bench.database, [data])
+            nursery.start_soon(pour, bench.client, [b"a query"])
+            assert await receive_all(bench.database) == b"a query"
+            await trio.sleep(5)
+            assert bench.relay.bytes_down < 4 * MIB
+            assert await receive_all(bench.client) == data
+        assert bench.end.error is None
+
+    async with trio.open_nursery() as nursery:
+        for fast in (False, True):
+            for stack in STACKS:
+                nursery.start_soon(stop_and_go_on, fast, stack)
 
 
 @every_engine
@@ -324,6 +449,25 @@ async def test_relays_and_the_reactor_may_be_cancelled_together(localhost: Crede
                     nursery.start_soon(relay.run)
 
 
+async def test_a_relay_that_begins_when_all_has_been_cancelled_is_cancelled(
+    localhost: Credentials,
+) -> None:
+    """A client that has just got its upstream, when the proxy is stopped at once."""
+    engine = RelayEngine(fast=True)
+    near, client = socket_pair()
+    upstream, database, _transport = await layered_pair("tls", localhost)
+    async with client, database, upstream, near:
+        relay = engine.relay(LayeredStream(near), upstream, FirstFlight(), lambda: None)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            with trio.move_on_after(PATIENCE):
+                await engine.run()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await relay.run()
+        assert scope.cancelled_caught
+
+
 async def test_a_bulk_stream_does_not_starve_small_messages(localhost: Credentials) -> None:
     """The small connection's round trips go on while another one moves all it can."""
     engine = RelayEngine(fast=True)
@@ -368,6 +512,35 @@ def test_pyopenssl_still_has_what_the_hot_path_needs(localhost: Credentials) -> 
     """The hot path calls OpenSSL on pyOpenSSL's own objects, whose names are not promised."""
     layer: TLSLayer = client_layer()
     assert isinstance(layer.records, Records)
+
+
+WITHOUT_EPOLL = """
+import select, trio
+names = [name for name in vars(select) if name.lower().startswith("epoll")]
+taken = {name: vars(select).pop(name) for name in names}
+from dbproxy import cli
+from dbproxy.relay import FirstFlight, LayeredStream, RelayEngine
+vars(select).update(taken)  # trio itself needs it
+async def main():
+    pair = [trio.SocketStream(end) for end in trio.socket.socketpair()]
+    print(type(RelayEngine().relay(*map(LayeredStream, pair), FirstFlight(), print)).__name__)
+trio.run(main)
+"""
+
+
+def test_where_the_system_has_no_epoll_everything_loads_and_the_plain_relay_is_used() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", WITHOUT_EPOLL], capture_output=True, text=True, check=False
+    )
+    assert (ended.stdout, ended.stderr) == ("Relay\n", "")
+
+
+def test_the_events_are_what_the_system_calls_them() -> None:
+    assert WRITE_EVENTS == select.EPOLLOUT
+    assert ERROR_EVENTS == select.EPOLLERR
+    assert HANGUP_EVENTS == select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+    assert READ_EVENTS == select.EPOLLIN | HANGUP_EVENTS
+    assert _ALL_EVENTS == READ_EVENTS | WRITE_EVENTS | select.EPOLLET
 
 
 async def quickest_round_trip(bench: Bench) -> float:

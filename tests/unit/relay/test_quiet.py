@@ -62,6 +62,17 @@ async def test_more_than_one_read_is_taken_in() -> None:
         assert ping.pings_received == 100_000
 
 
+async def test_a_peer_that_sends_without_a_pause_does_not_keep_others_from_their_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ping = PingLayer()
+    async with quiet_pair(ping) as (stream, _far):
+        with monkeypatch.context() as patch:
+            patch.setattr("dbproxy.relay.quiet.os.read", lambda _descriptor, size: bytes(size))
+            assert take_in(stream) is None
+        assert 0 < ping.pings_received < 1_000_000
+
+
 async def test_what_a_peer_says_comes_out() -> None:
     async with quiet_pair(PingLayer()) as (stream, far):
         await far.send_all(PING + b"\0\0\0\2hi")

@@ -368,6 +368,19 @@ class TestStopping:
                 nursery.cancel_scope.cancel()
         assert bench.of(Stopped) == []
 
+    async def test_stopped_and_cancelled_before_a_worker_is_ready_it_says_that_it_has_stopped(
+        self, destination: Path
+    ) -> None:
+        bench = make_bench(destination, ("slow",))
+        with trio.fail_after(PATIENCE):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(bench.supervisor.run)
+                await until(lambda: bench.supervisor._port is not None, PATIENCE)
+                nursery.cancel_scope.cancel()
+                bench.supervisor.stop()
+        assert bench.of(WorkerStarted) == []
+        assert bench.of(Stopped) == [Stopped(ended_early=0)]
+
     async def test_cancelled_at_any_moment_of_the_start_it_leaves_nothing(
         self, destination: Path
     ) -> None:
@@ -389,3 +402,17 @@ class TestStopping:
             assert path.is_socket()
             bench.supervisor.stop()
         assert not path.exists()
+
+    async def test_a_name_that_another_process_takes_while_it_drains_is_left_alone(
+        self, destination: Path, tmp_path: Path
+    ) -> None:
+        path = tmp_path / ".s.PGSQL.5432"
+        async with running(destination, "deaf", "serve", listen=f"unix://{path}") as bench:
+            await bench.until(WorkerStarted, 2)
+            bench.supervisor.stop()
+            assert not path.exists()
+            with socket.socket(socket.AF_UNIX) as another:
+                another.bind(str(path))
+            deaf = next(event for event in bench.of(WorkerStarted) if event.worker == 1)
+            os.kill(deaf.pid, 9)
+        assert path.is_socket()

@@ -1,0 +1,67 @@
+"""The ends of a relayed connection on sockets that take only a part of what they are given."""
+
+import random
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+
+import pytest
+import trio
+
+from dbproxy.layers import LayerStack
+from dbproxy.relay.ends import HEADROOM, Buffers, End, Regions, make_end
+
+LITTLE = 4096
+"""Bytes that the socket is asked to keep; the system takes somewhat more."""
+
+
+def put(buffers: Buffers, sizes: Sequence[int], seed: int = 0) -> tuple[Regions, bytes]:
+    """Regions of these sizes in the shared buffer, with a gap before each, and what is in them."""
+    regions, pieces, end = [], [], 0
+    for number, size in enumerate(sizes):
+        start, end = end + HEADROOM, end + HEADROOM + size
+        piece = random.Random(seed + number).randbytes(size)
+        buffers.plain.view[start:end] = piece
+        regions.append((start, end))
+        pieces.append(piece)
+    return regions, b"".join(pieces)
+
+
+def receive_until_flushed(end: End, peer: socket.socket) -> bytes:
+    """What arrives at the peer until nothing is kept, and is on its way then."""
+    received = bytearray()
+    while not end.flush():
+        received += peer.recv(1 << 20)
+    with suppress(BlockingIOError):
+        while True:
+            received += peer.recv(1 << 20)
+    return bytes(received)
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["room for little", "no room"])
+@pytest.mark.parametrize(
+    "sizes",
+    [[200_000], [100_000, 7, 50_000], [4_000] * 60, [100] * 2_000],
+    ids=["one region", "a large one first", "many", "more than the system takes at once"],
+)
+def test_what_a_socket_does_not_take_is_kept_whole_and_in_order(
+    sizes: list[int], full: bool
+) -> None:
+    ours, peer = socket.socketpair()
+    with ours, peer:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LITTLE)
+        ours.setblocking(False)
+        peer.setblocking(False)
+        before = b""
+        with suppress(BlockingIOError):
+            while full:
+                before += b"x" * ours.send(b"x")
+        buffers = Buffers()
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+        end = make_end(stream, LayerStack(), buffers)
+        regions, data = put(buffers, sizes)
+        assert end.write(regions) == len(data)
+        assert end.unsent
+        more_regions, more = put(buffers, [10, 20, 30], seed=1)
+        assert end.write(more_regions) == len(more)
+        assert receive_until_flushed(end, peer) == before + data + more
