@@ -193,6 +193,7 @@ class DatabaseProxy:
     async def _serve_connections(self, prepared: Prepared) -> None:
         # Two nurseries, so that accepting can end while connections go on.
         handler = prepared.handler
+        handler.bridge.relays.look_out_for_clients(prepared.listener.socket)
         async with trio.open_nursery() as connections:
             with self._accepting:
                 async with trio.open_nursery() as background:

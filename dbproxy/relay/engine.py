@@ -57,6 +57,11 @@ class RelayEngine:
         if reactor is not None:
             reactor.is_alone = lambda: reactor.watched == 2 * count_connections()
 
+    def look_out_for_clients(self, listener: trio.socket.SocketType) -> None:
+        """Let nobody who arrives at `listener` wait while time is saved."""
+        if self._reactor is not None:
+            self._reactor.look_out_for_clients(listener)
+
     async def run(self) -> None:
         """Drive the relays, until cancelled."""
         if self._reactor is None:

@@ -12,11 +12,13 @@ starves nobody, and so is the time until other tasks of trio's get theirs.
 A turn must not wait and must not raise. What one leaves undone it asks another turn for.
 
 Waking a task of trio's costs more than a small message does. So when there was something to do
-just now, the reactor lingers: it waits for the next events itself, for a millisecond at most, which
-is the shortest that epoll knows. Others would be late by that, so it lingers only while there are
-none: no client that is being let in or dialled for, no other reactor, and no task of anybody else's
-in the same loop. Only who has called `trio.run` knows about those, and says so with `own_the_loop`:
-where dbproxy is a library, the client itself may be such a task, and each query would be late.
+just now, the reactor lingers: it waits for the next events itself, for some milliseconds. (Not for
+one: so short a timer is the next thing that the system has to do, and setting it up costs a
+virtual machine more than the wait.) Others would be late by that, so it lingers only while there
+are none: no client that is being let in or dialled for, no other reactor, and no task of anybody
+else's in the same loop. A client that arrives meanwhile ends it. Only who has called `trio.run`
+knows about tasks of others, and says so with `own_the_loop`: where dbproxy is a library, the client
+itself may be such a task, and each query would be late.
 
 Tested in `tests/unit/relay/test_engines.py`.
 """
@@ -30,6 +32,7 @@ from typing import ClassVar, Final, NoReturn, TypeAlias
 import trio
 
 from dbproxy.relay.ends import Buffers
+from dbproxy.relay.spinning import MOMENT, Spinning
 
 __all__ = [
     "ERROR_EVENTS",
@@ -44,8 +47,10 @@ __all__ = [
 
 SLICE: Final = 0.001
 """Seconds after which trio's other tasks get their turn: it is what they may be late by."""
-LINGER: Final = 0.001
+LINGER: Final = 0.004
 """Seconds to wait for the next event before trio is asked to; epoll counts in milliseconds."""
+LONGEST: Final = 0.008
+"""Seconds that lingering lasts while events keep coming: timers and signals may be late by that."""
 _MOST_EVENTS: Final = 256
 OWN_LOOP: Final = trio.lowlevel.RunVar("whether only dbproxy runs in trio's loop", default=False)
 """Kept by each run of trio's, since a process may have several."""
@@ -62,6 +67,7 @@ READ_EVENTS: Final = _EPOLLIN | HANGUP_EVENTS
 _ALL_EVENTS: Final = READ_EVENTS | WRITE_EVENTS | _EPOLLET
 
 _Epoll: TypeAlias = "select.epoll"
+_Events: TypeAlias = list[tuple[int, int]]
 
 Watcher: TypeAlias = Callable[[int], None]
 """Is told what happens to a socket (`EPOLLIN` and so on), and does a piece of the work at once.
@@ -94,6 +100,9 @@ class Reactor:
         self._epoll: _Epoll | None = None
         self._watchers: dict[int, Watcher] = {}
         self._turns: deque[Turn] = deque()
+        self._doors: list[trio.socket.SocketType] = []
+        self._somebody_came = False
+        self._spinning = Spinning()
 
     def watch(self, descriptor: int, watcher: Watcher) -> None:
         """Tell `watcher` about the socket from now on; its present state is told as well."""
@@ -108,6 +117,10 @@ class Reactor:
     def ask(self, turn: Turn) -> None:
         """Give `turn` a turn soon; the caller sees to it that it waits for one turn at most."""
         self._turns.append(turn)
+
+    def look_out_for_clients(self, listener: trio.socket.SocketType) -> None:
+        """Do not linger when a client arrives at `listener`; it may be closed at any time."""
+        self._doors.append(listener)
 
     async def run(self) -> NoReturn:
         """Give turns until cancelled."""
@@ -130,12 +143,30 @@ class Reactor:
         """Wait for events without trio while they keep coming; returns whether they did."""
         if Reactor.running > 1 or not self.is_alone():
             return False
-        until = perf_counter() + SLICE
-        while noted := self._note_events(epoll, LINGER):
-            if self._turns or perf_counter() > until:
+        until = perf_counter() + LONGEST
+        doors = [door.fileno() for door in self._doors if door.fileno() >= 0]
+        for door in doors:
+            epoll.register(door, _EPOLLIN)
+        self._somebody_came = False
+        while noted := self._tell(self._wait_for_events(epoll)):
+            if self._somebody_came or self._turns or perf_counter() > until:
                 break
+        for door in doors:
+            epoll.unregister(door)
         await trio.lowlevel.checkpoint()
         return noted
+
+    def _wait_for_events(self, epoll: _Epoll) -> _Events:
+        """The next events; none when there are none for as long as it lingers."""
+        began = perf_counter()
+        events: _Events = []
+        if self._spinning.pays:
+            while not events and perf_counter() - began < MOMENT:
+                events = epoll.poll(0, _MOST_EVENTS)
+        if not events:
+            events = epoll.poll(LINGER, _MOST_EVENTS)
+        self._spinning.note(perf_counter() - began, len(events))
+        return events
 
     @property
     def watched(self) -> int:
@@ -161,15 +192,19 @@ class Reactor:
             self._note_events(epoll)
         await trio.lowlevel.checkpoint()
 
-    def _note_events(self, epoll: _Epoll, patience: float = 0) -> bool:
-        """Tell the watchers; returns whether there was anything to tell."""
+    def _note_events(self, epoll: _Epoll) -> bool:
+        """Tell the watchers what there is; returns whether there was anything to tell."""
+        return self._tell(epoll.poll(0, _MOST_EVENTS))
+
+    def _tell(self, events: _Events) -> bool:
         watchers = self._watchers
-        noted = epoll.poll(patience, _MOST_EVENTS)
-        for descriptor, events in noted:
+        for descriptor, what in events:
             watcher = watchers.get(descriptor)
             if watcher is not None:
-                watcher(events)
-        return bool(noted)
+                watcher(what)
+            else:
+                self._somebody_came = True  # or a socket has just been forgotten
+        return bool(events)
 
 
 def _never() -> bool:

@@ -2,8 +2,10 @@
 
 import random
 import select
+import socket
 import subprocess
 import sys
+import threading
 from contextlib import AsyncExitStack
 from time import perf_counter
 
@@ -44,6 +46,7 @@ from dbproxy.relay.reactor import (
     LINGER,
     READ_EVENTS,
     WRITE_EVENTS,
+    Reactor,
 )
 
 
@@ -568,3 +571,36 @@ async def test_the_reactor_lingers_only_in_a_loop_of_its_own(
         await bench.client.send_eof()
         await bench.database.send_eof()
     assert (quickest > LINGER) is owned
+
+
+async def test_a_client_that_arrives_ends_the_lingering(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of trio's runs meanwhile, so the client connects in a thread."""
+    monkeypatch.setattr("dbproxy.relay.reactor.LINGER", PATIENCE)
+    monkeypatch.setattr("dbproxy.relay.reactor.LONGEST", PATIENCE)
+    own_the_loop()
+    reactor = Reactor()
+    reactor.is_alone = lambda: True
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    reactor.look_out_for_clients(listener.socket)
+    (closed,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    reactor.look_out_for_clients(closed.socket)
+    await closed.aclose()
+    ours, theirs = socket.socketpair()
+    lingering = threading.Event()
+    begin = perf_counter()
+
+    def come() -> None:
+        lingering.wait(PATIENCE)
+        with socket.create_connection(listener.socket.getsockname()):
+            pass
+
+    thread = threading.Thread(target=come)
+    with ours, theirs:
+        reactor.watch(ours.fileno(), lambda _events: lingering.set())
+        thread.start()
+        async with listener, trio.open_nursery() as machinery:
+            machinery.start_soon(reactor.run)
+            await (await listener.accept()).aclose()
+            machinery.cancel_scope.cancel()
+        thread.join()
+    assert perf_counter() - begin < PATIENCE / 2
