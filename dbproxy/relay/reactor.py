@@ -103,6 +103,7 @@ class Reactor:
         self._doors: list[trio.socket.SocketType] = []
         self._somebody_came = False
         self._spinning = Spinning()
+        self._waited_until = 0.0
 
     def watch(self, descriptor: int, watcher: Watcher) -> None:
         """Tell `watcher` about the socket from now on; its present state is told as well."""
@@ -165,7 +166,9 @@ class Reactor:
                 events = epoll.poll(0, _MOST_EVENTS)
         if not events:
             events = epoll.poll(LINGER, _MOST_EVENTS)
-        self._spinning.note(perf_counter() - began, len(events))
+        ended = perf_counter()
+        self._spinning.note(began - self._waited_until, ended - began, len(events))
+        self._waited_until = ended
         return events
 
     @property

@@ -6,8 +6,9 @@ processor has gone to sleep as well: a third of what a small query spends in dbp
 
 Choice: look again and again for a moment, but only as long as that pays: after waits that were each
 for one event, and shorter than the moment. A database that takes its time ends it at once, and
-costs one moment in vain. So does a machine with many events, where there is nothing to wait for;
-and with one processor only, whoever looks keeps others from work. Go's scheduler, under tsh and
+costs one moment in vain. So do many events at once, where there is nothing to wait for, and a
+large batch of bytes, whose peers need the processors; and with one processor only, whoever looks
+keeps others from work. Go's scheduler, under tsh and
 others, looks around before it sleeps for the same reason.
 
 Measured in `scripts/bench`, round trips of 64 bytes on one connection: 125 µs without, 87 µs with,
@@ -50,12 +51,13 @@ class Spinning:
         """Whether the next event is likely to come within a moment."""
         return self._short >= SHORT_WAITS
 
-    def note(self, waited: float, events: int) -> None:
+    def note(self, worked: float, waited: float, events: int) -> None:
         """Take note of a wait.
 
         Args:
+            worked: Seconds from the end of the wait before until this one began.
             waited: How long it was, in seconds, spinning or not.
             events: How many events ended it.
         """
-        brief = self._possible and events == 1 and waited < MOMENT
+        brief = self._possible and events == 1 and worked < MOMENT and waited < MOMENT
         self._short = self._short + 1 if brief else 0
