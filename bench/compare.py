@@ -73,6 +73,7 @@ def main() -> int:
             print(f"bench: {error}", file=sys.stderr)
             return 1
         results.write(arguments.json)
+        results = Results.read(arguments.json)  # rounded as they are kept, so that pages are alike
     show(results, console)
     if arguments.write_docs:
         write_page(results, DOCS)

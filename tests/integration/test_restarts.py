@@ -136,7 +136,7 @@ async def test_an_outage_that_lasts_is_named_to_each_client_within_the_grace(
         await lab.stop_proxy()
         clients = Clients(proxy)
         with trio.fail_after(PATIENCE):
-            await clients.come_for(1.5)
+            await clients.come_for(2.5)
     assert clients.served == 0
     assert len(clients.refused) > 50
     for answer, seconds in clients.refused:
