@@ -22,6 +22,7 @@ from dbproxy.relay.ends import HEADROOM, READ_SIZE, End, EndOfStream, Regions, m
 from dbproxy.relay.first_flight import FirstFlight
 from dbproxy.relay.reactor import ERROR_EVENTS, HANGUP_EVENTS, READ_EVENTS, WRITE_EVENTS, Reactor
 from dbproxy.relay.silence import SilenceError
+from dbproxy.relay.socket_io import broken_by
 from dbproxy.relay.stream import LayeredStream
 
 __all__ = ["FastRelay"]
@@ -434,9 +435,9 @@ def _place(piece: bytes, plain: memoryview) -> Regions:
 
 
 def _translated(error: OSError | LayerError) -> Exception:
-    """As trio has it, so that whoever explains failures knows one kind of broken connection."""
+    """As trio has it, with its cause."""
     if isinstance(error, LayerError):
         return error
-    broken = trio.BrokenResourceError(f"socket connection broken: {error}")
+    broken = broken_by(error)
     broken.__cause__ = error
     return broken

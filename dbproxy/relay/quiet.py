@@ -12,6 +12,7 @@ import trio
 
 from dbproxy.layers import LayerStack
 from dbproxy.relay.silence import SilenceError
+from dbproxy.relay.socket_io import broken_by
 from dbproxy.relay.stream import LayeredStream
 
 __all__ = ["take_in", "wait_until_readable"]
@@ -56,7 +57,7 @@ def take_in(stream: LayeredStream) -> bytes | None:
     try:
         return _read(transport.socket.fileno(), layers)
     except OSError as error:
-        raise trio.BrokenResourceError(f"socket connection broken: {error}") from error
+        raise broken_by(error) from error
 
 
 def _read(descriptor: int, layers: LayerStack) -> bytes | None:

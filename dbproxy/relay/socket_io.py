@@ -12,7 +12,7 @@ import os
 
 import trio
 
-__all__ = ["receive_now", "send_now"]
+__all__ = ["broken_by", "receive_now", "send_now"]
 
 
 async def receive_now(stream: trio.SocketStream, size: int) -> bytes:
@@ -51,4 +51,9 @@ async def send_now(stream: trio.SocketStream, data: bytes) -> None:
 def _translated(stream: trio.SocketStream, error: OSError) -> Exception:
     if stream.socket.fileno() < 0:
         return trio.ClosedResourceError("this socket was already closed")
+    return broken_by(error)
+
+
+def broken_by(error: OSError) -> trio.BrokenResourceError:
+    """As trio has it, so that whoever explains failures knows one kind of broken connection."""
     return trio.BrokenResourceError(f"socket connection broken: {error}")
