@@ -218,7 +218,13 @@ class Bridge:
                 return ready
         identity = await self._usable_identity()
         progress.generation = identity.generation
-        dial = partial(self.dialer.dial, self.protocol, identity, authenticate=authenticate)
+        dial = partial(
+            self.dialer.dial,
+            self.protocol,
+            identity,
+            authenticate=authenticate,
+            keep_last_word=True,
+        )
         if watched is not None and self.dialer.busy:
             return await dial_for_who_stays(watched, dial)
         return await dial()

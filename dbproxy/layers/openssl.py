@@ -28,6 +28,18 @@ _lib: Final[Any] = Binding.lib
 _ffi: Final[Any] = Binding.ffi
 _COPIED: Final = 2048
 """Bytes up to which a copy is cheaper than a BIO."""
+_RECORD_SIZE: Final = 16 * 1024
+"""The most that a record carries (RFC 8446 §5.1)."""
+_RECORD_ROOM: Final = _RECORD_SIZE + 512
+"""More than any record takes on the wire, and a word of OpenSSL's own with it."""
+_OVERHEAD: Final = 22
+"""Bytes around what a record of TLS 1.3 carries: header, content type, tag (RFC 8446 §5.2)."""
+_HAVE_THAT_OVERHEAD: Final = {
+    "TLS_AES_128_GCM_SHA256",
+    "TLS_AES_256_GCM_SHA384",
+    "TLS_CHACHA20_POLY1305_SHA256",
+}
+"""Cipher suites of TLS 1.3 whose tag has 16 bytes."""
 _ssl_read: Final[Any] = _lib.SSL_read
 _ssl_write: Final[Any] = _lib.SSL_write
 _bio_read: Final[Any] = _lib.BIO_read
@@ -72,7 +84,7 @@ class Records:
         connection: Made without a socket.
     """
 
-    __slots__ = ("_connection", "_from", "_grows", "_into", "_ssl")
+    __slots__ = ("_connection", "_drained", "_from", "_grows", "_into", "_overhead", "_ssl")
 
     def __init__(self, connection: SSL.Connection) -> None:
         self._connection = connection
@@ -84,6 +96,9 @@ class Records:
             self._from = _growing_bio()  # the one in use has grown during the handshake
         self._into: Any = _growing_bio()
         self._grows = True
+        self._drained = False  # whether OpenSSL has given out all that it has got
+        known = connection.get_cipher_name() in _HAVE_THAT_OVERHEAD
+        self._overhead = _OVERHEAD if known else 0
         self._use_bios()
 
     def _use_bios(self) -> None:
@@ -94,6 +109,7 @@ class Records:
 
     def give_back(self) -> None:
         """Let what is received be written into the connection itself again."""
+        self._drained = False
         if not self._grows:
             self._into, self._grows = _growing_bio(), True
             self._use_bios()
@@ -111,36 +127,68 @@ class Records:
             Where they end, and `SETTLED` when that was all and nothing is to be said to the peer;
             otherwise OpenSSL's last result.
         """
+        ssl, pointer, room = self._ssl, plain.pointer, plain.size
         if size > _COPIED:
             self._into, self._grows = _bio_on(wire, size), False
             self._use_bios()
-        else:
-            if not self._grows:
-                self.give_back()
-            _bio_write(self._into, wire.pointer, size)
-        ssl, into = self._ssl, self._into
-        pointer, room = plain.pointer, plain.size
-        position = start
-        while (taken := _ssl_read(ssl, pointer + position, room - position)) > 0:
-            position += taken
+            self._drained = False
+            while (taken := _ssl_read(ssl, pointer + start, room - start)) > 0:
+                start += taken
+            return start, taken
+        if not self._grows:
+            self.give_back()
+        into = self._into
+        _bio_write(into, wire.pointer, size)
+        taken = _ssl_read(ssl, pointer + start, room - start)
+        if taken + self._overhead == size and self._drained:  # one whole record, as nearly always
+            return start + taken, SETTLED
+        while taken > 0:
+            start += taken
             if not _bio_pending(into, _nowhere):
-                return position, taken if _bio_pending(self._from, _nowhere) else SETTLED
-        return position, taken
+                self._drained = bool(self._overhead)
+                return start, taken if _bio_pending(self._from, _nowhere) else SETTLED
+            taken = _ssl_read(ssl, pointer + start, room - start)
+        self._drained = False
+        return start, taken
 
     def wants_more(self, result: int) -> bool:
         """Whether reading has ended with `result` just because all has been read."""
         wanted: bool = _lib.SSL_get_error(self._ssl, result) == _lib.SSL_ERROR_WANT_READ
         return wanted
 
-    def seal(self, plain: Scratch, start: int, end: int) -> int:
-        """Encrypt bytes; returns OpenSSL's result, more than 0 when all is well."""
-        sealed: int = _ssl_write(self._ssl, plain.pointer + start, end - start)
-        return sealed
+    def seal(
+        self, plain: Scratch, start: int, end: int, wire: Scratch, filled: int
+    ) -> tuple[int, int]:
+        """Encrypt bytes, and put the records behind others that are to be sent.
 
-    def take(self, wire: Scratch, start: int) -> int:
-        """Put what waits for the wire into `wire` from `start` on; returns where it ends."""
-        taken: int = _bio_read(self._from, wire.pointer + start, wire.size - start)
-        return start + taken if taken > 0 else start
+        Each record is fetched before the next is made, so that OpenSSL's own buffer, which does
+        not shrink, stays small.
+
+        Args:
+            plain: Where the bytes are.
+            start: From where on.
+            end: Up to where.
+            wire: Where the records go.
+            filled: How much of that is in use.
+
+        Returns:
+            Up to where the bytes are encrypted: less than `end` when `wire` is full, or nothing can
+            be sent any more; and how much of `wire` is in use now.
+        """
+        ssl, out, pointer, into = self._ssl, self._from, plain.pointer, wire.pointer
+        most = wire.size - _RECORD_ROOM
+        while start < end and filled <= most:
+            stop = start + _RECORD_SIZE if end - start > _RECORD_SIZE else end
+            if _ssl_write(ssl, pointer + start, stop - start) <= 0:
+                break
+            filled += _bio_read(out, into + filled, wire.size - filled)
+            start = stop
+        return start, filled
+
+    def take(self, wire: Scratch) -> int:
+        """Put what waits for the wire into `wire`; returns where it ends."""
+        taken: int = _bio_read(self._from, wire.pointer, wire.size)
+        return max(taken, 0)
 
 
 def _growing_bio() -> Any:

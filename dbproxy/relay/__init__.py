@@ -9,6 +9,7 @@ from dbproxy.relay.pump import Relay
 from dbproxy.relay.quiet import take_in, wait_until_readable
 from dbproxy.relay.reactor import own_the_loop
 from dbproxy.relay.silence import PingWatch, SilenceError
+from dbproxy.relay.socket_io import connect_now
 from dbproxy.relay.stream import LayeredStream, closed_on_failure
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "RelayEngine",
     "SilenceError",
     "closed_on_failure",
+    "connect_now",
     "keep_alive",
     "own_the_loop",
     "take_in",

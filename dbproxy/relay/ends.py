@@ -37,9 +37,6 @@ _SLACK: Final = 64 * 1024
 _MANY: Final = 64
 """Regions from which on it is cheaper to copy them together; the system takes 1,024 at most."""
 
-RECORD_SIZE: Final = 16 * 1024
-"""The most that a TLS record carries (RFC 8446 §5.1)."""
-
 Regions: TypeAlias = Sequence[tuple[int, int]]
 
 
@@ -265,34 +262,38 @@ class _TLSEnd(End):
     def write(self, regions: Regions) -> int:
         plain, out, records = self._buffers.plain, self._buffers.out, self._records
         framed = self._ping is not None
-        size = sealed = filled = 0
+        size = filled = 0
         for start, end in regions:
-            begin = start
-            if framed:
-                begin -= HEADER_SIZE
-                put_header(plain.view, begin, end - start)
-            while begin < end:
-                stop = end if end - begin <= RECORD_SIZE else begin + RECORD_SIZE
-                if records.seal(plain, begin, stop) <= 0:
-                    self._tls.send(plain.view[begin:stop])  # fails again, in words
-                sealed += stop - begin
-                begin = stop
-                if sealed >= RECORD_SIZE:  # OpenSSL's buffer does not shrink: it is to stay small
-                    sealed, filled = 0, records.take(out, filled)
-                    if filled == out.size:
-                        self._push(out.view)
-                        filled = 0
             size += end - start
-        self._push_records(filled)
+            if framed:
+                put_header(plain.view, start - HEADER_SIZE, end - start)
+                start -= HEADER_SIZE
+            sealed, filled = records.seal(plain, start, end, out, filled)
+            if sealed < end:
+                filled = self._seal_rest(sealed, end, filled)
+        if filled:
+            self._push(out.view[:filled])
+        if filled == out.size:
+            self._push_records()
         return size
 
-    def _push_records(self, filled: int = 0) -> None:
-        """Send what is in the shared buffer already, and then all other records."""
+    def _seal_rest(self, start: int, end: int, filled: int) -> int:
+        """Make room, and go on; returns how much of the shared buffer is in use then."""
+        plain, out = self._buffers.plain, self._buffers.out
+        while start < end:
+            self._push(out.view[:filled])
+            sealed, filled = self._records.seal(plain, start, end, out, 0)
+            if sealed == start:
+                self._tls.send(plain.view[start:end])  # fails again, in words
+            start = sealed
+        return filled
+
+    def _push_records(self) -> None:
+        """Send what OpenSSL has to say."""
         out = self._buffers.out
         end = out.size
-        while end == out.size and (end := self._records.take(out, filled)):
+        while end == out.size and (end := self._records.take(out)):
             self._push(out.view[:end])
-            filled = 0
 
 
 class _LayeredEnd(End):

@@ -39,25 +39,28 @@ class _Direction:
         sink: Where they go.
         ready: What must be sent before anything is read.
         waiting: Whether it waits for a turn.
+        settled: Whether what is read is only moved, and nobody else wants to know of it.
         closing: Whether nothing more is read, and only what was kept is still sent.
         ended: Whether it has nothing more to do.
         steady: Whether there is nothing to do but to carry what is read: as nearly always.
     """
 
-    __slots__ = ("closing", "ended", "ready", "sink", "source", "steady", "waiting")
+    __slots__ = ("closing", "ended", "ready", "settled", "sink", "source", "steady", "waiting")
 
     def __init__(self, source: End, sink: End, ready: bytes) -> None:
         self.source = source
         self.sink = sink
         self.ready = ready
         self.waiting = False
+        self.settled = False
         self.closing = False
         self.ended = False
-        self.steady = not ready
+        self.steady = False
 
-    def can_go_on(self) -> bool:
-        """Whether there may be more to read, and the other end has taken everything so far."""
-        return self.source.readable and self.steady and not self.sink.unsent
+    def settle(self, *, settled: bool = True) -> None:
+        """From now on what is read is only moved, or it is not."""
+        self.settled = settled
+        self.steady = settled and not (self.ready or self.closing or self.ended)
 
     def close(self) -> None:
         """Read nothing more."""
@@ -70,7 +73,7 @@ class _Direction:
     def load(self, plain: memoryview) -> Regions:
         """Put the next piece of what is ready into the shared buffer."""
         piece, self.ready = self.ready[:READ_SIZE], self.ready[READ_SIZE:]
-        self.steady = not self.ready
+        self.settle(settled=self.settled)
         return _place(piece, plain)
 
 
@@ -97,7 +100,6 @@ class FastRelay:
         "_over",
         "_patience",
         "_reactor",
-        "_settled",
         "_up",
         "_upstream_stream",
         "_verdict",
@@ -121,7 +123,6 @@ class FastRelay:
         self._first_flight = first_flight or FirstFlight()
         self._answered = answered
         self._verdict = verdict
-        self._settled = False  # whether what the upstream says is only moved
         self.bytes_up = 0
         self.bytes_down = 0
         self._ending = Ending()
@@ -140,7 +141,8 @@ class FastRelay:
         await trio.lowlevel.checkpoint_if_cancelled()  # together with the reactor, which is closed
         reactor = self._reactor
         client = make_end(*self._client_stream.lend(), reactor.buffers)
-        upstream = make_end(*self._upstream_stream.lend(), reactor.buffers)
+        transport, layers = self._upstream_stream.lend()
+        upstream = make_end(transport, layers, reactor.buffers)
         said = self._client_stream.take_received()
         first = self._first_flight.data + said
         self._first_flight.note(said)
@@ -149,6 +151,8 @@ class FastRelay:
         try:
             reactor.watch(client.descriptor, self._client_event)
             reactor.watch(upstream.descriptor, self._upstream_event)
+            if not first:
+                upstream.unsent = layers.outgoing()  # what a handshake has left to be said
             for go in (self._go_up, self._go_down):  # at once: waking the reactor takes longer
                 if go():
                     reactor.ask(go)
@@ -212,39 +216,36 @@ class FastRelay:
     def _go_up(self) -> bool:
         """A turn of client to upstream; returns whether another one is needed."""
         up = self._up
-        sink = up.sink
+        source, sink = up.source, up.sink
+        again = False
         try:
-            if up.steady and not sink.unsent:
-                self._carry_up(up.source)
-                up.waiting = up.can_go_on()
-            else:
-                up.waiting = not up.ended and self._tidy_up()
-        except Exception as bug:  # noqa: BLE001 - raised in `run`; the reactor serves others, too
-            self._fail(bug)
-        return up.waiting
-
-    def _carry_up(self, source: End) -> None:
-        """Read once, and send it on."""
-        if not source.readable:
-            return
-        try:
-            regions = source.read()
+            if not up.steady or sink.unsent:
+                again = self._tidy_up()
+            elif up.source.readable:
+                if regions := source.read():
+                    try:
+                        self.bytes_up += sink.write(regions)
+                    except (OSError, LayerError) as error:
+                        self._note_deaf_upstream(error)
+                again = source.readable and not sink.unsent
         except EndOfStream:
             self._ending.note(ClosedBy.CLIENT)
             self._end_up()
-            return
-        except (OSError, LayerError) as error:
-            self._ending.note(ClosedBy.CLIENT, _translated(error))
-            self._finish()
-            return
-        if regions:
-            if not self._ending.upstream_spoke:
-                self._note_flight(regions)
-            self._send_up(regions)
+        except (OSError, LayerError) as error:  # of the client's
+            self._lose_client(error)
+        except Exception as bug:  # noqa: BLE001 - raised in `run`; the reactor serves others, too
+            self._fail(bug)
+        up.waiting = again
+        return again
 
     def _tidy_up(self) -> bool:
-        """Send what was kept or is ready, or close; returns whether another turn is needed."""
+        """Send what was kept or is ready, or close, or read what is not only to be moved.
+
+        Returns whether another turn is needed; raises what reading does.
+        """
         up = self._up
+        if up.ended:
+            return False
         if up.sink.unsent and not self._flush_upstream():
             return not self._ending.upstream_listens
         if up.closing:
@@ -253,7 +254,11 @@ class FastRelay:
         if up.ready:
             self._send_up(up.load(self._reactor.buffers.plain.view))
             return not up.sink.unsent
-        return up.source.readable
+        if up.source.readable and (regions := up.source.read()):
+            if self._first_flight.replayable:
+                self._note_flight(regions)
+            self._send_up(regions)
+        return up.source.readable and not up.sink.unsent
 
     def _note_flight(self, regions: Regions) -> None:
         view = self._reactor.buffers.plain.view
@@ -277,6 +282,7 @@ class FastRelay:
 
     def _note_deaf_upstream(self, error: OSError | LayerError) -> None:
         self._ending.upstream_listens = False
+        self._up.settle(settled=False)
         self._up.sink.unsent = b""
         self._ending.note(ClosedBy.UPSTREAM, _translated(error))
         if self._down.ended:
@@ -301,43 +307,49 @@ class FastRelay:
     def _go_down(self) -> bool:
         """A turn of upstream to client; returns whether another one is needed."""
         down = self._down
-        sink = down.sink
+        source, sink = down.source, down.sink
+        again = False
         try:
-            if down.steady and not sink.unsent:
-                self._carry_down(down.source)
-                down.waiting = down.can_go_on()
-            else:
-                down.waiting = not down.ended and self._tidy_down()
-        except Exception as bug:  # noqa: BLE001 - raised in `run`; the reactor serves others, too
-            self._fail(bug)
-        return down.waiting
-
-    def _carry_down(self, source: End) -> None:
-        """Read once, and send it on."""
-        if not source.readable:
-            return
-        try:
-            regions = source.read()
+            if not down.steady or sink.unsent:
+                again = self._tidy_down()
+            elif down.source.readable:
+                if regions := self._read_upstream():
+                    try:
+                        self.bytes_down += sink.write(regions)
+                    except (OSError, LayerError) as error:
+                        self._lose_client(error)
+                again = source.readable and not sink.unsent
         except EndOfStream:
             self._ending.note(ClosedBy.UPSTREAM)
             if held := self._take_held():
-                self._say_down(held)  # in another turn the end is read once more
+                self._say_down(held)
+                again = True  # the end is read once more
             else:
                 self._end_down()
-            return
-        except (OSError, LayerError) as error:
+        except (OSError, LayerError) as error:  # of the upstream's
             self._note_upstream_failure(_translated(error))
-            return
+        except Exception as bug:  # noqa: BLE001 - raised in `run`; the reactor serves others, too
+            self._fail(bug)
+        down.waiting = again
+        return again
+
+    def _read_upstream(self) -> Regions:
+        """Read once, and take note of pings."""
+        regions = self._down.source.read()
         self._heard = True
-        if regions:
-            self._send_down(regions)
         if (patience := self._upstream_stream.patience()) != self._patience:
             self._patience = patience
             self._wake.set()
+        return regions
 
     def _tidy_down(self) -> bool:
-        """Send what was kept or is ready, or close; returns whether another turn is needed."""
+        """Send what was kept or is ready, or close, or read what is not only to be moved.
+
+        Returns whether another turn is needed; raises what reading does.
+        """
         down = self._down
+        if down.ended:
+            return False
         try:
             if down.sink.unsent and not down.sink.flush():
                 return False
@@ -350,10 +362,12 @@ class FastRelay:
         if down.ready:
             self._send_down(down.load(self._reactor.buffers.plain.view))
             return not down.sink.unsent
-        return down.source.readable
+        if down.source.readable and (regions := self._read_upstream()):
+            self._send_down(regions)
+        return down.source.readable and not down.sink.unsent
 
     def _send_down(self, regions: Regions) -> None:
-        if not self._settled:
+        if not self._down.settled:
             self._send_down_first(regions)
             return
         try:
@@ -366,16 +380,18 @@ class FastRelay:
         if not self._ending.upstream_spoke:
             self._ending.upstream_spoke = True
             self._first_flight.close()
+            self._up.settle(settled=self._ending.upstream_listens)
             self._answered()
         verdict = self._verdict
         if verdict is None:
-            self._settled = True
+            self._down.settle()
             self._send_down(regions)
             return
         view = self._reactor.buffers.plain.view
         said = verdict.receive(b"".join([view[start:end] for start, end in regions]))
         if verdict.over:
-            self._settled, self._verdict = True, None
+            self._verdict = None
+            self._down.settle()
         self._say_down(said)
 
     def _say_down(self, data: bytes) -> None:

@@ -73,6 +73,7 @@ class LayeredStream(trio.abc.HalfCloseableStream):
         "_closed",
         "_eof_sent",
         "_flush_lock",
+        "_keeps_word",
         "_layers",
         "_received",
         "_receiving",
@@ -90,17 +91,22 @@ class LayeredStream(trio.abc.HalfCloseableStream):
         self._received = b""
         self._eof_sent = False
         self._closed = False
+        self._keeps_word = False
         self._flush_lock = trio.Lock()
         self._sending = _ConflictDetector("another task is sending on this stream")
         self._receiving = _ConflictDetector("another task is receiving from this stream")
 
-    async def add_layer(self, layer: Layer, received: ByteData = b"") -> None:
+    async def add_layer(
+        self, layer: Layer, received: ByteData = b"", *, keep_last_word: bool = False
+    ) -> None:
         """Put a layer on top and complete its handshake.
 
         Args:
             layer: Not started yet.
             received: Bytes taken out of this stream already that belong to the new layer. Those
                 that are still in it belong to the new layer too.
+            keep_last_word: Whether what the handshake ends with may wait for what is sent next, and
+                leave in one packet with it. It does not wait while this stream receives.
 
         Raises:
             LayerError: The handshake failed; the layer's last word has been sent where possible.
@@ -110,12 +116,15 @@ class LayeredStream(trio.abc.HalfCloseableStream):
         self._layers.push(layer)
         layer.start()
         early = await self._take_layers_word(layer, received) if received else b""
-        await self._flush()
+        if received or layer.handshaking:
+            await self._flush()
         while self._layers.handshaking:
             if self._layers.ended:
                 raise TruncatedError("the connection ended during the handshake")
             early += await self._receive_batch()
-            await self._flush()
+            self._keeps_word = keep_last_word and not self._layers.handshaking
+            if not self._keeps_word:
+                await self._flush()
         self._received = early
 
     def unread(self, data: ByteData) -> None:
@@ -165,6 +174,8 @@ class LayeredStream(trio.abc.HalfCloseableStream):
         return b""
 
     async def _receive_wire(self) -> ByteData:
+        if self._keeps_word:
+            await self._flush()
         limit = self.patience()
         if limit == inf:
             return await self._receive_from_transport()
@@ -254,6 +265,7 @@ class LayeredStream(trio.abc.HalfCloseableStream):
     async def _flush(self) -> None:
         """Send what there is. On a socket that takes it at once, others do not get their turn."""
         await trio.lowlevel.checkpoint_if_cancelled()
+        self._keeps_word = False
         lock = self._flush_lock
         if lock.locked():
             await lock.acquire()

@@ -121,7 +121,12 @@ class UpstreamDialer:
         return self._turns.available_tokens < 1
 
     async def dial(
-        self, protocol: DatabaseProtocol, identity: Identity, *, authenticate: bool
+        self,
+        protocol: DatabaseProtocol,
+        identity: Identity,
+        *,
+        authenticate: bool,
+        keep_last_word: bool = False,
     ) -> UpstreamConnection:
         """Connect and complete the handshakes. Cancelled or failed, it leaves no socket behind.
 
@@ -129,6 +134,7 @@ class UpstreamDialer:
             protocol: What will be carried.
             identity: Trust comes from it, and the client certificate.
             authenticate: Whether to present the client certificate.
+            keep_last_word: Whether the end of the handshake may wait for what is sent at once.
 
         Raises:
             UpstreamError: What went wrong, by its code.
@@ -137,8 +143,14 @@ class UpstreamDialer:
         async with self._turns:
             started = trio.current_time()
             try:
-                build = self._dial_routed if route.tls_routing else self._dial_unrouted
-                stream, layers = await build(route.address, protocol, identity, authenticate)
+                if route.tls_routing:
+                    stream, layers = await self._dial_routed(
+                        route.address, protocol, identity, authenticate, keep_last_word
+                    )
+                else:
+                    stream, layers = await self._dial_unrouted(
+                        route.address, protocol, identity, authenticate
+                    )
             except UpstreamError as error:
                 if error.code not in _STAYS:
                     self._routes.forget()
@@ -161,12 +173,21 @@ class UpstreamDialer:
         protocol: DatabaseProtocol,
         identity: Identity,
         authenticate: bool,
+        keep_last_word: bool,
     ) -> _Built:
         if (await self.upgrade_need(address)).required:
-            layers = await self._dial_upgraded(address, protocol.alpn, identity, authenticate)
+            layers = await self._dial_upgraded(
+                address, protocol.alpn, identity, authenticate, keep_last_word
+            )
         else:
             layers = [
-                await self._secure.dial(address, protocol.alpn, identity, authenticate=authenticate)
+                await self._secure.dial(
+                    address,
+                    protocol.alpn,
+                    identity,
+                    authenticate=authenticate,
+                    keep_last_word=keep_last_word,
+                )
             ]
         stream = layers[-1].stream
         async with closed_on_failure(stream):
@@ -200,17 +221,22 @@ class UpstreamDialer:
         return await needs_upgrade(dial)
 
     async def _dial_upgraded(
-        self, address: ProxyAddress, alpn: Sequence[str], identity: Identity, authenticate: bool
+        self,
+        address: ProxyAddress,
+        alpn: Sequence[str],
+        identity: Identity,
+        authenticate: bool,
+        keep_last_word: bool,
     ) -> list[SecureConnection]:
         """The outer layer shows no certificate and offers no ALPN; the inner one does."""
-        outer = await self._secure.dial(address, (), identity)
+        outer = await self._secure.dial(address, (), identity, keep_last_word=True)
         async with closed_on_failure(outer.stream):
             await self._upgrade(outer.stream, address)
             connection, judgement = self._secure.trust.inner_connection(
                 address.host, alpn, identity, authenticate=authenticate
             )
             inner = await self._secure.shake_hands(
-                outer.stream, address, connection, judgement, alpn
+                outer.stream, address, connection, judgement, alpn, keep_last_word=keep_last_word
             )
         return [outer, inner]
 

@@ -87,6 +87,7 @@ class SecureDialer:
         identity: Identity | None,
         *,
         authenticate: bool = False,
+        keep_last_word: bool = False,
     ) -> SecureConnection:
         """Connect and complete the outer handshake. Cancelled or failed, it leaves no socket.
 
@@ -96,6 +97,7 @@ class SecureDialer:
             identity: Whose Host CA is trusted and whose certificate may be presented; without one
                 the other authorities alone are.
             authenticate: Whether to present that certificate.
+            keep_last_word: As for `LayeredStream.add_layer`.
 
         Raises:
             UpstreamError: What went wrong, by its code.
@@ -105,7 +107,9 @@ class SecureDialer:
             connection, judgement = self.trust.connection(
                 address.host, alpn, identity, authenticate=authenticate
             )
-            return await self.shake_hands(stream, address, connection, judgement, alpn)
+            return await self.shake_hands(
+                stream, address, connection, judgement, alpn, keep_last_word=keep_last_word
+            )
 
     async def shake_hands(
         self,
@@ -114,8 +118,12 @@ class SecureDialer:
         connection: ResumableConnection,
         judgement: ServerJudgement,
         alpn: Sequence[str],
+        *,
+        keep_last_word: bool = False,
     ) -> SecureConnection:
         """Complete a handshake on a stream, which stays the caller's to close.
+
+        Args are those of `UpstreamTrust.connection`'s results and of `LayeredStream.add_layer`.
 
         Raises:
             UpstreamError: What went wrong, by its code.
@@ -123,7 +131,7 @@ class SecureDialer:
         tls = TLSLayer(connection)
         try:
             with trio.fail_after(self.handshake_timeout):
-                await stream.add_layer(tls)
+                await stream.add_layer(tls, keep_last_word=keep_last_word)
         except trio.TooSlowError as error:
             raise too_slow("TLS handshake", address, self.handshake_timeout) from error
         except (LayerError, trio.BrokenResourceError) as error:

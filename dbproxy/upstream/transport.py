@@ -9,14 +9,14 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from socket import AF_INET, AF_INET6, SOCK_STREAM, AddressFamily, inet_pton
+from socket import AF_INET, AF_INET6, AddressFamily, inet_pton
 from typing import Final, TypeAlias
 
 import trio
 
 from dbproxy.errors import Code, Prospect, UpstreamError
 from dbproxy.layers import LayerError, TLSLayer, TruncatedError
-from dbproxy.relay import LayeredStream, closed_on_failure, keep_alive
+from dbproxy.relay import LayeredStream, closed_on_failure, connect_now, keep_alive
 from dbproxy.upstream.address import ProxyAddress
 from dbproxy.upstream.explain import explain_connect_failure
 from dbproxy.upstream.http1 import BrokenOffError, HTTPError, HTTPRequest, HTTPResponse, exchange
@@ -116,7 +116,7 @@ async def _open(host: str, port: int, explain: Callable[[OSError], UpstreamError
         if family is None:
             socket = await trio.open_tcp_stream(host, port)
         else:
-            socket = await _connect(family, host, port)
+            socket = await connect_now(family, host, port)
     except OSError as error:
         raise explain(error) from error
     keep_alive(socket)
@@ -132,17 +132,6 @@ def _family_of(host: str) -> AddressFamily | None:
             continue
         return family
     return None
-
-
-async def _connect(family: AddressFamily, host: str, port: int) -> trio.SocketStream:
-    """As `trio.open_tcp_stream`, without its race between addresses."""
-    socket = trio.socket.socket(family, SOCK_STREAM)
-    try:
-        await socket.connect((host, port))
-    except BaseException:
-        socket.close()
-        raise
-    return trio.SocketStream(socket)
 
 
 async def _ask_http(stream: LayeredStream, proxy: OutboundProxy, address: ProxyAddress) -> None:

@@ -11,10 +11,17 @@ from dbproxy.layers import TLSLayer
 VERSION_1_2, VERSION_1_3 = SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION
 
 
-def client_layer(*, credentials: Credentials | None = None, version: int = VERSION_1_3) -> TLSLayer:
-    """A client that trusts anybody."""
+def client_layer(
+    *,
+    credentials: Credentials | None = None,
+    version: int = VERSION_1_3,
+    suite: str | None = None,
+) -> TLSLayer:
+    """A client that trusts anybody; with `suite` it knows one of TLS 1.3's only."""
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_max_proto_version(version)
+    if suite is not None:
+        context.set_tls13_ciphersuites(suite.encode())
     if credentials is not None:
         credentials.use_in(context)
     connection = SSL.Connection(context, None)

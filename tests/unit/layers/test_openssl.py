@@ -1,7 +1,11 @@
 """Records on buffers that are used again and again, against the standard library's `ssl`."""
 
+from ssl import TLSVersion
+
 import pytest
 from cryptography.hazmat.bindings.openssl.binding import Binding
+from hypothesis import given
+from hypothesis import strategies as st
 from openssl_ends import client_layer
 from tls_peers import Credentials, StdlibTLS, server_context, shake_hands
 
@@ -13,16 +17,25 @@ SMALL, LARGE = 100, 10_000
 OVERWRITTEN = b"\x17\x03\x03\x00\x20" * 10_000
 """What another connection has received meanwhile."""
 
+SUITES = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256")
+PEERS = [(TLSVersion.TLSv1_2, None), *((TLSVersion.TLSv1_3, suite) for suite in SUITES)]
+
 every_size = pytest.mark.parametrize("size", [SMALL, LARGE])
 
 
 class Reader:
     """A client whose records are opened as the reactor does it, and the server it speaks with."""
 
-    def __init__(self, credentials: Credentials) -> None:
-        self.layer: TLSLayer = client_layer()
-        self.server = StdlibTLS(server_context(credentials), server_side=True)
+    def __init__(
+        self,
+        credentials: Credentials,
+        version: TLSVersion = TLSVersion.TLSv1_3,
+        suite: str | None = None,
+    ) -> None:
+        self.layer: TLSLayer = client_layer(suite=suite)
+        self.server = StdlibTLS(server_context(credentials, version=version), server_side=True)
         shake_hands(self.layer, self.server)
+        assert suite in (None, self.layer.connection.get_cipher_name())
         self.wire, self.plain = Scratch(64 * 1024), Scratch(128 * 1024)
 
     def open(self, wire: bytes) -> tuple[bytes, int]:
@@ -51,7 +64,39 @@ def test_a_record_may_come_in_two_batches_of_any_size(reader: Reader, size: int)
     wire = reader.said(data)
     first, result = reader.open(wire[:-size])
     assert (first, result == SETTLED) == (b"", False)
-    assert reader.open(wire[-size:]) == (data, SETTLED)
+    received, result = reader.open(wire[-size:])
+    assert received == data
+    assert result == SETTLED or reader.layer.records.wants_more(result)
+
+
+class TestEachBatch:
+    """Whatever records it cuts, all that is whole comes out at once."""
+
+    @given(
+        sizes=st.lists(st.integers(1, 2000), min_size=1, max_size=12),
+        cuts=st.lists(st.integers(0, 26_000), max_size=8),
+        peer=st.sampled_from(PEERS),
+    )
+    def test_gives_all_that_is_whole(
+        self,
+        localhost: Credentials,
+        sizes: list[int],
+        cuts: list[int],
+        peer: tuple[TLSVersion, str | None],
+    ) -> None:
+        version, suite = peer
+        reader = Reader(localhost, version, suite)
+        wire, whole, ends = b"", b"", []
+        for number, size in enumerate(sizes):
+            data = bytes([number]) * size
+            wire, whole = wire + reader.said(data), whole + data
+            ends.append((len(wire), len(whole)))
+        received, fed = b"", 0
+        for cut in sorted({min(cut, len(wire)) for cut in [*cuts, len(wire)]} - {0}):
+            received += reader.open(wire[fed:cut])[0]
+            fed = cut
+            due = max((size for end, size in ends if end <= fed), default=0)
+            assert received == whole[:due]
 
 
 @every_size

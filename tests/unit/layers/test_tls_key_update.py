@@ -95,10 +95,11 @@ def test_new_keys_lose_no_byte_when_records_are_opened_in_batches(
     wire += keys.record(APPLICATION_DATA, bytes(size))
     received, plain = Scratch(32 * 1024), Scratch(64 * 1024)
     received.view[: len(wire)] = wire
-    assert layer.records.open(received, len(wire), plain, 0) == (size, SETTLED)
-    assert bytes(plain.view[:size]) == bytes(size)
+    end, result = layer.records.open(received, len(wire), plain, 0)
+    assert result == SETTLED or layer.records.wants_more(result)
+    assert (end, bytes(plain.view[:size])) == (size, bytes(size))
 
     plain.view[:6] = b"answer"
-    assert layer.records.seal(plain, 0, 6) > 0
-    sent = layer.records.take(received, 0)
+    sealed, sent = layer.records.seal(plain, 0, 6, received, 0)
+    assert sealed == 6
     assert peer.receive(bytes(received.view[:sent])) == b"answer"

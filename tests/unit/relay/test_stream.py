@@ -3,6 +3,7 @@
 import random
 import ssl
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import pytest
 import trio
@@ -131,6 +132,68 @@ class TestEarlyBytes:
         await far.send_all(b"ting")
         await far.send_eof()
         assert await receive_all(stream) == b"greeting"
+
+
+class TestLastWords:
+    """What a client's handshake ends with may leave with its first message."""
+
+    async def shake_hands(
+        self, localhost: Credentials
+    ) -> tuple[LayeredStream, StdlibTLS, trio.StapledStream]:
+        """A stream that has kept its last word, and its peer, which waits for that."""
+        near, far = memory_pair()
+        assert isinstance(far, trio.StapledStream)
+        stream = LayeredStream(near)
+        peer = StdlibTLS(server_context(localhost, version=TLS_1_3), server_side=True)
+        peer.start()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(stream.add_layer, client_layer(), keep_last_word=True))
+            peer.receive(bytes(await far.receive_some()))
+            await far.send_all(peer.outgoing())
+        await stream.add_layer(PingLayer())
+        await assert_nothing_comes(far)
+        assert peer.handshaking
+        return stream, peer, far
+
+    async def test_both_leave_in_one_piece(self, localhost: Credentials) -> None:
+        stream, peer, far = await self.shake_hands(localhost)
+        await stream.send_all(b"hello")
+        assert peer.receive(bytes(await far.receive_some())) == b"\0\0\0\x05hello"
+
+    async def test_an_end_takes_it_along(self, localhost: Credentials) -> None:
+        stream, peer, far = await self.shake_hands(localhost)
+        await stream.send_eof()
+        peer.receive(bytes(await far.receive_some()))
+        assert peer.ended
+
+    async def test_it_does_not_wait_while_the_stream_receives(self, localhost: Credentials) -> None:
+        stream, peer, far = await self.shake_hands(localhost)
+
+        async def greet() -> None:
+            peer.receive(bytes(await far.receive_some()))
+            assert not peer.handshaking
+            peer.send(b"\0\0\0\x08greeting")
+            await far.send_all(peer.outgoing())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(greet)
+            assert await stream.receive_some() == b"greeting"
+
+    async def test_it_is_kept_once_only(self, localhost: Credentials) -> None:
+        stream, peer, far = await self.shake_hands(localhost)
+        await stream.send_all(b"x")
+        peer.receive(bytes(await far.receive_some()))
+        peer.send(b"\0\0\0\x01y")
+        await far.send_all(peer.outgoing())
+        assert await stream.receive_some() == b"y"
+        await assert_nothing_comes(far)
+
+
+async def assert_nothing_comes(stream: trio.abc.ReceiveStream) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fail_when_received, stream)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
 
 
 class TestFailedHandshakes:

@@ -1,0 +1,72 @@
+"""Sockets that are used without giving the turn away: connecting."""
+
+import errno
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+import trio
+import trio.testing
+from loopback import no_descriptor_left
+
+from dbproxy.relay import connect_now
+
+
+@pytest.fixture(autouse=True)
+def _no_descriptor_left() -> Iterator[None]:
+    with no_descriptor_left():
+        yield
+
+
+@contextmanager
+def listening(backlog: int = 8) -> Iterator[tuple[socket.socket, int]]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(backlog)
+        yield listener, listener.getsockname()[1]
+
+
+class TestConnecting:
+    """To IP addresses."""
+
+    async def test_what_is_connected_carries_bytes(self) -> None:
+        with listening() as (listener, port):
+            stream = await connect_now(socket.AF_INET, "127.0.0.1", port)
+            accepted, name = listener.accept()
+            with accepted:
+                assert name == stream.socket.getsockname()
+                accepted.sendall(b"hello")
+                async with stream:
+                    assert await stream.receive_some() == b"hello"
+                    assert stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="loopback may be slower elsewhere")
+    async def test_over_loopback_nobody_waits(self) -> None:
+        with listening() as (_listener, port):
+            with trio.testing.assert_no_checkpoints():
+                stream = await connect_now(socket.AF_INET, "127.0.0.1", port)
+            stream.socket.close()
+
+    async def test_a_refusal_says_so_and_leaves_no_socket(self) -> None:
+        with listening() as (_listener, port):
+            pass
+        with pytest.raises(ConnectionRefusedError) as caught:
+            await connect_now(socket.AF_INET, "127.0.0.1", port)
+        assert caught.value.errno == errno.ECONNREFUSED
+        assert caught.value.strerror == "Connection refused"
+
+    async def test_an_address_of_another_family_is_an_error_and_leaves_no_socket(self) -> None:
+        with pytest.raises(OSError, match="family"):
+            await connect_now(socket.AF_INET, "::1", 1)
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="a full queue is answered elsewhere")
+    async def test_who_waits_can_be_cancelled_and_leaves_no_socket(self) -> None:
+        with listening(0) as (_listener, port), ExitStack() as stack:
+            queued = stack.enter_context(socket.socket())
+            queued.connect(("127.0.0.1", port))  # there is no room for another one
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(connect_now, socket.AF_INET, "127.0.0.1", port)
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.cancel_scope.cancel()
