@@ -118,9 +118,11 @@ class ConnectionHandler:
             await client.refuse(error)
         else:
             self._note_end(progress, carry, end)
+            if end.client_ended:
+                return
             if end.upstream_error is not None:
                 await client.break_off()  # half an answer must not look like a whole one
-            elif not end.client_ended:
+            else:
                 await client.linger()
 
     async def _hear_client_first(

@@ -3,13 +3,16 @@
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["FileStamp", "Stamp", "stamp_files"]
 
 
-@dataclass(frozen=True, slots=True)
-class FileStamp:
-    """What `stat` tells about one file; times in nanoseconds since the epoch."""
+class FileStamp(NamedTuple):
+    """What `stat` tells about one file; times in nanoseconds since the epoch.
+
+    A tuple, because each connection makes and compares a dozen of them.
+    """
 
     modified: int
     changed: int
@@ -55,7 +58,7 @@ def stamp_files(paths: Iterable[str]) -> Stamp:
     that swapped symbolic links are, as in a mounted Kubernetes secret. A file system keeps times
     only to some granularity: two writes in quick succession may leave equal stamps.
     """
-    return Stamp(tuple(_stamp_file(path) for path in paths))
+    return Stamp(tuple(map(_stamp_file, paths)))
 
 
 def _stamp_file(path: str) -> FileStamp | None:

@@ -152,7 +152,7 @@ class IdentityStore:
     async def fresh(self) -> Identity:
         """The current identity, after a look whether tbot has written a newer one.
 
-        Costs a few `stat` calls and a checkpoint when nothing has changed, and while tbot is
+        Costs a few `stat` calls, and waits for nothing, when nothing has changed and while tbot is
         writing; only when the current identity is not valid is a rewrite waited for, as in
         `settled`. What failed to load, or was read so soon after it was written that a further
         write could go unnoticed, is tried again at most once a second. Failures are published, once
@@ -165,8 +165,8 @@ class IdentityStore:
         valid = self._is_valid(self.current)
         verdict = self._look()
         if verdict is Verdict.UNCHANGED or (valid and verdict is Verdict.UNDER_WAY):
-            await trio.lowlevel.checkpoint()
-        elif valid:
+            return self.current
+        if valid:
             await self._renew()
         else:
             await self._renew_patiently()

@@ -103,7 +103,7 @@ def fields_of(event: Event) -> dict[str, object]:
     """The fields of an event as plain values; those of a record, not the record."""
     if isinstance(event, ConnectionClosed):
         return _fields_of_record(event.record)
-    return {field.name: _plain(getattr(event, field.name)) for field in fields(event)}
+    return _plain_fields_of(event)
 
 
 def traces_of(event: Event) -> dict[str, str]:
@@ -116,15 +116,32 @@ def traces_of(event: Event) -> dict[str, str]:
 
 
 def _fields_of_record(record: ConnectionRecord) -> dict[str, object]:
-    values = {field.name: _plain(getattr(record, field.name)) for field in fields(record)}
+    values = _plain_fields_of(record)
     if record.code is not None:
         values["next_step"] = PROBLEMS[record.code].next_step
     return values
 
 
+def _plain_fields_of(thing: Event | ConnectionRecord) -> dict[str, object]:
+    values: dict[str, object] = {}
+    for name in _names_of(thing):
+        value = getattr(thing, name)
+        values[name] = value if type(value) in _PLAIN_TYPES else _plain(value)
+    return values
+
+
+_NAMES: Final[dict[type, tuple[str, ...]]] = {}
+
+
+def _names_of(thing: Event | ConnectionRecord) -> tuple[str, ...]:
+    """The fields, found out once for each class: each time would cost more than all the rest."""
+    names = _NAMES.get(type(thing))
+    if names is None:
+        names = _NAMES[type(thing)] = tuple(field.name for field in fields(thing))
+    return names
+
+
 def _plain(value: object) -> object:
-    if type(value) in _PLAIN_TYPES:
-        return value
     match value:
         case datetime():
             return value.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -14,6 +14,7 @@ EVENT_WIDTH: Final = 18
 """Pads the names of the usual events, so that what follows lines up."""
 
 _AMBIGUOUS: Final = re.compile("[ =\"']")
+_NUMBERS: Final = frozenset({int, bool, float})
 
 PLAIN: Final = "\x1b[0m"
 BOLD: Final = "\x1b[1m"
@@ -79,12 +80,20 @@ class _NoColors:
     def __call__(self, style: str, text: str) -> str:
         return text
 
+    def pairs(self, event: EventDict) -> list[str]:
+        """The fields that are known, as `key=value`."""
+        return [f"{key}={_shown(value)}" for key, value in event.items() if value is not None]
+
 
 class _Colors(_NoColors):
     """Paints for terminals that know ECMA-48's colours."""
 
     def __call__(self, style: str, text: str) -> str:
         return f"{style}{text}{PLAIN}"
+
+    def pairs(self, event: EventDict) -> list[str]:
+        """As above, in colours."""
+        return super().pairs({self(CYAN, key): value for key, value in event.items()})
 
 
 class _Console:
@@ -102,16 +111,13 @@ class _Console:
             self._paint(style, f"{level:7}"),
             self._paint(ALARM if name in ALARMING else BOLD, f"{name:{EVENT_WIDTH}}"),
         ]
-        pairs = [
-            f"{self._paint(CYAN, key)}={_shown(value)}"
-            for key, value in event.items()
-            if value is not None
-        ]
-        return " ".join(head + pairs)
+        return " ".join(head + self._paint.pairs(event))
 
 
 def _shown(value: object) -> str:
     """A value without room for misreading: quoted and escaped where it is not a plain word."""
     text = str(value)
+    if type(value) in _NUMBERS:
+        return text
     plain = text.isprintable() and text and not _AMBIGUOUS.search(text)
     return text if plain else repr(text)

@@ -160,11 +160,14 @@ class FastRelay:
         finally:
             self._up.stop()
             self._down.stop()
-            reactor.forget(client.descriptor)
-            reactor.forget(upstream.descriptor)
+            self._forget()
         if self._bug is not None:
             raise self._bug
         return self._ending.result()
+
+    def _forget(self) -> None:
+        for end in (self._up.source, self._down.source):
+            self._reactor.forget(end.descriptor)
 
     async def _wait(self) -> None:
         """Wait for the end, and look after an upstream that has begun to send pings."""
@@ -437,8 +440,14 @@ class FastRelay:
         self._finish()
 
     def _finish(self) -> None:
+        """Do nothing more.
+
+        What is left is for our own task. It need not wait for the reactor, which lingers only as
+        long as it watches all connections that there are.
+        """
         self._up.stop()
         self._down.stop()
+        self._forget()
         self._over = True
         self._wake.set()
 

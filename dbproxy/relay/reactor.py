@@ -51,6 +51,9 @@ LINGER: Final = 0.004
 """Seconds to wait for the next event before trio is asked to; epoll counts in milliseconds."""
 LONGEST: Final = 0.008
 """Seconds that lingering lasts while events keep coming: timers and signals may be late by that."""
+TURNS_TO_ARRIVE: Final = 3
+"""Turns of trio's loop from a client's leaving the listener's queue until it is counted: one in
+`accept` itself, one until its task begins, and one because tasks have no order within a turn."""
 _MOST_EVENTS: Final = 256
 OWN_LOOP: Final = trio.lowlevel.RunVar("whether only dbproxy runs in trio's loop", default=False)
 """Kept by each run of trio's, since a process may have several."""
@@ -142,7 +145,11 @@ class Reactor:
 
     async def _linger(self, epoll: _Epoll) -> bool:
         """Wait for events without trio while they keep coming; returns whether they did."""
-        if Reactor.running > 1 or not self.is_alone():
+        if not self._may_linger():
+            return False
+        for _ in range(TURNS_TO_ARRIVE):
+            await trio.lowlevel.checkpoint()
+        if not self._may_linger():
             return False
         until = perf_counter() + LONGEST
         doors = [door.fileno() for door in self._doors if door.fileno() >= 0]
@@ -156,6 +163,9 @@ class Reactor:
             epoll.unregister(door)
         await trio.lowlevel.checkpoint()
         return noted
+
+    def _may_linger(self) -> bool:
+        return bool(self._watchers) and Reactor.running == 1 and self.is_alone()
 
     def _wait_for_events(self, epoll: _Epoll) -> _Events:
         """The next events; none when there are none for as long as it lingers."""

@@ -12,8 +12,7 @@ Tested in `tests/unit/relay/test_stream.py`, among others with trio's own stream
 """
 
 import operator
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from math import inf
 from typing import Final
 
@@ -303,11 +302,21 @@ class LayeredStream(trio.abc.HalfCloseableStream):
             await trio.aclose_forcefully(self.transport)
 
 
-@asynccontextmanager
-async def closed_on_failure(stream: LayeredStream) -> AsyncIterator[None]:
-    """Close `stream` at once if the block fails or is cancelled; otherwise it stays open."""
-    try:
-        yield
-    except BaseException:
-        await stream.abandon()
-        raise
+class closed_on_failure:  # noqa: N801 - used as a function is
+    """Close `stream` at once if the block fails or is cancelled; otherwise it stays open.
+
+    Args:
+        stream: The stream.
+    """
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: LayeredStream) -> None:
+        self._stream = stream
+
+    async def __aenter__(self) -> None:
+        """Do nothing yet."""
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_error: object) -> None:
+        if kind is not None:
+            await self._stream.abandon()

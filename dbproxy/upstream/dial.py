@@ -140,23 +140,28 @@ class UpstreamDialer:
             UpstreamError: What went wrong, by its code.
         """
         route = await self._routes.find(protocol.name)
-        async with self._turns:
+        if self.busy:
+            await self._turns.acquire()
+        else:
+            self._turns.acquire_nowait()
+        try:
             started = trio.current_time()
-            try:
-                if route.tls_routing:
-                    stream, layers = await self._dial_routed(
-                        route.address, protocol, identity, authenticate, keep_last_word
-                    )
-                else:
-                    stream, layers = await self._dial_unrouted(
-                        route.address, protocol, identity, authenticate
-                    )
-            except UpstreamError as error:
-                if error.code not in _STAYS:
-                    self._routes.forget()
-                    refused = error.code is Code.ALPN_NOT_SUPPORTED
-                    self._upgrades.forget(route.address, answered=refused)
-                raise _with_discovery_problem(error, route) from error
+            if route.tls_routing:
+                stream, layers = await self._dial_routed(
+                    route.address, protocol, identity, authenticate, keep_last_word
+                )
+            else:
+                stream, layers = await self._dial_unrouted(
+                    route.address, protocol, identity, authenticate
+                )
+        except UpstreamError as error:
+            if error.code not in _STAYS:
+                self._routes.forget()
+                refused = error.code is Code.ALPN_NOT_SUPPORTED
+                self._upgrades.forget(route.address, answered=refused)
+            raise _with_discovery_problem(error, route) from error
+        finally:
+            self._turns.release()
         return UpstreamConnection(
             stream=stream,
             address=route.address,

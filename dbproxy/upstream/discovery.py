@@ -84,7 +84,6 @@ class FixedRoute:
 
     async def find(self, protocol: str) -> UpstreamRoute:
         """The address; waits for nothing."""
-        await trio.lowlevel.checkpoint()
         return self._route
 
     def forget(self) -> None:
@@ -123,16 +122,14 @@ class Discovery:
     async def find(self, protocol: str) -> UpstreamRoute:
         """Where to dial for the database protocol of this name.
 
-        Asks when the last outcome is out of date, and otherwise only passes a checkpoint. May be
-        cancelled at any time; others who wait for the same answer get it all the same.
+        Asks when the last outcome is out of date, and otherwise waits for nothing. May be cancelled
+        at any time; others who wait for the same answer get it all the same.
 
         Raises:
             UpstreamError: `tls-routing-off`: the cluster does not serve the protocol to us.
         """
         if self._is_due():
             await self._refresh()
-        else:
-            await trio.lowlevel.checkpoint()
         if self._answer is not None:
             return route_of(self._answer, self._configured, protocol)
         return self._configured_route()

@@ -72,13 +72,11 @@ class SecureDialer:
         Raises:
             UpstreamError: As `Transport.connect`; `upstream-unreachable` when it takes too long.
         """
-        try:
-            with trio.fail_after(self._connect_timeout):
-                return await self.transport.connect(address)
-        except trio.TooSlowError as error:
-            proxy = self.transport.outbound_proxy(address)
-            through = f" through the outbound proxy {proxy.in_words}" if proxy else ""
-            raise too_slow(f"connection{through}", address, self._connect_timeout) from error
+        with trio.move_on_after(self._connect_timeout):
+            return await self.transport.connect(address)
+        proxy = self.transport.outbound_proxy(address)
+        through = f" through the outbound proxy {proxy.in_words}" if proxy else ""
+        raise too_slow(f"connection{through}", address, self._connect_timeout)
 
     async def dial(
         self,
@@ -130,10 +128,8 @@ class SecureDialer:
         """
         tls = TLSLayer(connection)
         try:
-            with trio.fail_after(self.handshake_timeout):
+            with trio.move_on_after(self.handshake_timeout) as patience:
                 await stream.add_layer(tls, keep_last_word=keep_last_word)
-        except trio.TooSlowError as error:
-            raise too_slow("TLS handshake", address, self.handshake_timeout) from error
         except (LayerError, trio.BrokenResourceError) as error:
             explained = explain_handshake_failure(
                 address, error, complaint=judgement.complaint, alpn=alpn, heard=tls.heard
@@ -141,6 +137,8 @@ class SecureDialer:
             if isinstance(error, TruncatedError) and not tls.heard:
                 explained = await self._recognised(explained, address)
             raise explained from error
+        if patience.cancelled_caught:
+            raise too_slow("TLS handshake", address, self.handshake_timeout)
         chosen = connection.get_alpn_proto_negotiated().decode("ascii", "replace")
         return SecureConnection(stream, connection, chosen)
 

@@ -45,7 +45,7 @@ class Transport:
     """Makes connections to a Teleport Proxy, through an outbound proxy where there is one.
 
     Args:
-        environ: The environment variables, looked at for each connection.
+        environ: The environment variables.
         proxy_tls: Makes the TLS layer for `https://` outbound proxies.
     """
 

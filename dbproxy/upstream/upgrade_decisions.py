@@ -76,7 +76,11 @@ class UpgradeDecisions:
 
         Where the caller that makes the test is cancelled or fails, the next one makes it.
         """
-        entry = self._entries.setdefault(address, _Entry())
+        entry = self._entries.get(address)
+        if entry is None:
+            entry = self._entries[address] = _Entry()
+        elif not entry.lock.locked() and (known := entry.current) is not None:
+            return known
         async with entry.lock:
             if (known := entry.current) is not None:
                 return known

@@ -61,13 +61,14 @@ def make_dialer(
         config: tbot's configuration, if there is one.
         store: The identity; not asked before the first dial.
         publish: Gets what is found out about the Teleport Proxy, and what is unsafe.
-        environ: The environment variables.
+        environ: The environment variables; later changes do not count.
 
     Raises:
         UsageError: The Teleport Proxy's address is not known, or is none; or a variable for the
             outbound proxy cannot be understood.
         ConfigError: The configuration's address is none; `file-unusable`: that of `--proxy-ca`.
     """
+    environ = dict(environ)  # each look into `os.environ` itself costs as much as a system call
     trust = make_trust(settings, config, publish)
     secure = make_secure_dialer(settings, trust, environ)
 
