@@ -73,30 +73,36 @@ class PingLayer(Layer):
             if size == end - start - HEADER_SIZE:  # one whole frame, as small messages are
                 return [(start + HEADER_SIZE, end)]
         parts = []
-        position = start
+        position, left = start, self._payload_left
         while position < end:
-            if self._payload_left:
-                stop = min(position + self._payload_left, end)
+            if left:
+                stop = position + left
+                if stop > end:
+                    stop = end
                 parts.append((position, stop))
-                self._payload_left -= stop - position
+                left -= stop - position
                 position = stop
             elif end - position >= HEADER_SIZE and not self._header:
-                (self._payload_left,) = _HEADER.unpack_from(view, position)
-                self.pings_received += not self._payload_left
+                (left,) = _HEADER.unpack_from(view, position)
                 position += HEADER_SIZE
+                if not left:
+                    self.pings_received += 1
             else:
-                position += self._take_header(view[position:end])
+                taken, left = self._take_header(view[position:end])
+                position += taken
+        self._payload_left = left
         return parts
 
-    def _take_header(self, view: memoryview) -> int:
-        """A header that is cut somewhere."""
+    def _take_header(self, view: memoryview) -> tuple[int, int]:
+        """A header that is cut somewhere: its size in `view`, and what it says once it is whole."""
         taken = min(HEADER_SIZE - len(self._header), len(view))
         self._header += view[:taken]
-        if len(self._header) == HEADER_SIZE:
-            (self._payload_left,) = _HEADER.unpack(self._header)
-            self.pings_received += not self._payload_left
-            self._header.clear()
-        return taken
+        if len(self._header) < HEADER_SIZE:
+            return taken, 0
+        (size,) = _HEADER.unpack(self._header)
+        self.pings_received += not size
+        self._header.clear()
+        return taken, size
 
     def receive_eof(self) -> None:
         if self._payload_left or self._header:

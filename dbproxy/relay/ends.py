@@ -32,6 +32,8 @@ READ_SIZE: Final = 256 * 1024
 """Bytes asked of a socket at once: many TLS records per system call."""
 HEADROOM: Final = HEADER_SIZE
 """Bytes in front of what was read, for the header of a ping frame."""
+_FULL_SIZE: Final = READ_SIZE - HEADROOM
+"""Bytes of a read after which there may be more: as many as fill whole records with the header."""
 _SLACK: Final = 64 * 1024
 """For records that were incomplete before, and for what TLS adds to what is sent."""
 _MANY: Final = 64
@@ -60,7 +62,7 @@ class Buffers:
 
     def __post_init__(self) -> None:
         self.into_wire = [self.wire.view]
-        self.into_plain = [self.plain.view[HEADROOM : HEADROOM + READ_SIZE]]
+        self.into_plain = [self.plain.view[HEADROOM : HEADROOM + _FULL_SIZE]]
 
 
 class EndOfStream(Exception):
@@ -154,7 +156,7 @@ class End(ABC):
         except BlockingIOError:
             self.readable = False
             return 0
-        if size < READ_SIZE:
+        if size < _FULL_SIZE:
             if not size:
                 self._layers.receive_eof()
                 raise EndOfStream

@@ -134,35 +134,40 @@ class Reactor:
         try:
             while True:
                 noted = self._note_events(epoll)
-                if self._turns:
+                if (noted or self._turns) and may_linger and self._may_linger():
+                    if await self._linger(epoll):
+                        continue
+                elif self._turns:
                     await self._work(epoll)
-                elif not (noted and may_linger and await self._linger(epoll)):
-                    await trio.lowlevel.wait_readable(epoll.fileno())
+                    continue
+                await trio.lowlevel.wait_readable(epoll.fileno())
         finally:
             Reactor.running -= 1
             self._watchers.clear()  # who is stopped together with us has nothing to forget any more
             epoll.close()
 
     async def _linger(self, epoll: _Epoll) -> bool:
-        """Wait for events without trio while they keep coming; returns whether they did."""
-        if not self._may_linger():
-            return False
+        """Go on without trio while there is something to do; returns whether there still is."""
         for _ in range(TURNS_TO_ARRIVE):
             await trio.lowlevel.checkpoint()
         if not self._may_linger():
-            return False
+            return True
         until = perf_counter() + LONGEST
         doors = [door.fileno() for door in self._doors if door.fileno() >= 0]
         for door in doors:
             epoll.register(door, _EPOLLIN)
         self._somebody_came = False
-        while noted := self._tell(self._wait_for_events(epoll)):
-            if self._somebody_came or self._turns or perf_counter() > until:
-                break
+        busy = True
+        while busy and not self._somebody_came and perf_counter() < until:
+            if self._turns:
+                self._give_turns()
+                busy = self._note_events(epoll) or bool(self._turns)
+            else:
+                busy = self._tell(self._wait_for_events(epoll))
         for door in doors:
             epoll.unregister(door)
         await trio.lowlevel.checkpoint()
-        return noted
+        return busy
 
     def _may_linger(self) -> bool:
         return bool(self._watchers) and Reactor.running == 1 and self.is_alone()
@@ -194,16 +199,18 @@ class Reactor:
     async def _work(self, epoll: _Epoll) -> None:
         """Give turns, with a look for new events between one round and the next, for a while."""
         until = perf_counter() + SLICE
-        turns = self._turns
-        while turns:
-            for _ in range(len(turns)):
-                turn = turns.popleft()
-                if turn():
-                    turns.append(turn)
-            if perf_counter() > until:
-                break
+        while self._turns and perf_counter() < until:
+            self._give_turns()
             self._note_events(epoll)
         await trio.lowlevel.checkpoint()
+
+    def _give_turns(self) -> None:
+        """One to each who has asked for it."""
+        turns = self._turns
+        for _ in range(len(turns)):
+            turn = turns.popleft()
+            if turn():
+                turns.append(turn)
 
     def _note_events(self, epoll: _Epoll) -> bool:
         """Tell the watchers what there is; returns whether there was anything to tell."""

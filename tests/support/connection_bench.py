@@ -62,7 +62,12 @@ class FakeDialer(UpstreamDialer):
         self.dials: list[bool] = []
 
     async def dial(
-        self, protocol: DatabaseProtocol, identity: Identity, *, authenticate: bool
+        self,
+        protocol: DatabaseProtocol,
+        identity: Identity,
+        *,
+        authenticate: bool,
+        keep_last_word: bool = False,
     ) -> UpstreamConnection:
         await trio.lowlevel.checkpoint()
         self.dials.append(authenticate)
