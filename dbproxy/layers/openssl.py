@@ -127,28 +127,31 @@ class Records:
             Where they end, and `SETTLED` when that was all and nothing is to be said to the peer;
             otherwise OpenSSL's last result.
         """
-        ssl, pointer, room = self._ssl, plain.pointer, plain.size
         if size > _COPIED:
-            self._into, self._grows = _bio_on(wire, size), False
-            self._use_bios()
-            self._drained = False
-            while (taken := _ssl_read(ssl, pointer + start, room - start)) > 0:
-                start += taken
-            return start, taken
+            return self._open_large(wire, size, plain, start)
         if not self._grows:
             self.give_back()
-        into = self._into
+        ssl, into = self._ssl, self._into
         _bio_write(into, wire.pointer, size)
-        taken = _ssl_read(ssl, pointer + start, room - start)
-        if taken + self._overhead == size and self._drained:  # one whole record, as nearly always
+        taken = _ssl_read(ssl, plain.pointer + start, plain.size - start)
+        if self._drained and taken + self._overhead == size:  # one whole record, as nearly always
             return start + taken, SETTLED
         while taken > 0:
             start += taken
             if not _bio_pending(into, _nowhere):
                 self._drained = bool(self._overhead)
                 return start, taken if _bio_pending(self._from, _nowhere) else SETTLED
-            taken = _ssl_read(ssl, pointer + start, room - start)
+            taken = _ssl_read(ssl, plain.pointer + start, plain.size - start)
         self._drained = False
+        return start, taken
+
+    def _open_large(self, wire: Scratch, size: int, plain: Scratch, start: int) -> tuple[int, int]:
+        """As `open`, reading until there is no more: mostly a batch ends within a record."""
+        self._into, self._grows, self._drained = _bio_on(wire, size), False, False
+        self._use_bios()
+        ssl, pointer, room = self._ssl, plain.pointer, plain.size
+        while (taken := _ssl_read(ssl, pointer + start, room - start)) > 0:
+            start += taken
         return start, taken
 
     def wants_more(self, result: int) -> bool:
@@ -184,6 +187,17 @@ class Records:
             filled += _bio_read(out, into + filled, wire.size - filled)
             start = stop
         return start, filled
+
+    def seal_one(self, plain: Scratch, start: int, end: int, wire: Scratch) -> int:
+        """Encrypt as many bytes as fit into one record; arguments as for `seal`.
+
+        Returns:
+            Where the record ends in `wire`, which it begins; 0 when nothing can be sent any more.
+        """
+        if _ssl_write(self._ssl, plain.pointer + start, end - start) <= 0:
+            return 0
+        filled: int = _bio_read(self._from, wire.pointer, wire.size)
+        return filled
 
     def take(self, wire: Scratch) -> int:
         """Put what waits for the wire into `wire`; returns where it ends."""

@@ -63,15 +63,27 @@ class PingLayer(Layer):
         pieces = self.regions(view, 0, len(view))
         return b"".join([view[start:end] for start, end in pieces])
 
+    def is_one_frame(self, view: memoryview, start: int, end: int) -> bool:
+        """Whether what comes now is one whole frame, as small messages are, or one ping.
+
+        Nothing is taken note of.
+
+        Args:
+            view: Where it is.
+            start: From where on.
+            end: Up to where: at least a header.
+        """
+        if self._payload_left or self._header:
+            return False
+        return bool(_HEADER.unpack_from(view, start)[0] == end - start - HEADER_SIZE)
+
     def regions(self, view: memoryview, start: int, end: int) -> list[tuple[int, int]]:
         """As `receive`, without copying: which parts of `view`, from `start` to `end`, are payload.
 
         In front of each part but the first there is the header of its frame.
         """
-        if not self._payload_left and not self._header and end - start > HEADER_SIZE:
-            (size,) = _HEADER.unpack_from(view, start)
-            if size == end - start - HEADER_SIZE:  # one whole frame, as small messages are
-                return [(start + HEADER_SIZE, end)]
+        if end - start > HEADER_SIZE and self.is_one_frame(view, start, end):
+            return [(start + HEADER_SIZE, end)]
         parts = []
         position, left = start, self._payload_left
         while position < end:

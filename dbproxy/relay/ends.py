@@ -26,7 +26,17 @@ from dbproxy.layers import LayerStack, PingLayer, TLSLayer
 from dbproxy.layers.openssl import SETTLED, Scratch
 from dbproxy.layers.ping import HEADER_SIZE, put_header
 
-__all__ = ["HEADROOM", "READ_SIZE", "Buffers", "End", "EndOfStream", "Regions", "make_end"]
+__all__ = [
+    "HEADROOM",
+    "READ_SIZE",
+    "Buffers",
+    "End",
+    "EndOfStream",
+    "PlainEnd",
+    "Regions",
+    "TLSEnd",
+    "make_end",
+]
 
 READ_SIZE: Final = 256 * 1024
 """Bytes asked of a socket at once: many TLS records per system call."""
@@ -78,6 +88,7 @@ class End(ABC):
         buffers: The reactor's.
 
     Attributes:
+        buffers: The reactor's.
         descriptor: The socket's.
         readable: Whether there may be something to read: since the last event, no read has come
             back with less than was asked for.
@@ -86,9 +97,9 @@ class End(ABC):
     """
 
     __slots__ = (
-        "_buffers",
         "_layers",
         "_transport",
+        "buffers",
         "descriptor",
         "hung_up",
         "readable",
@@ -102,7 +113,7 @@ class End(ABC):
         self.unsent = b""
         self._transport = transport
         self._layers = layers
-        self._buffers = buffers
+        self.buffers = buffers
 
     @abstractmethod
     def read(self) -> Regions:
@@ -133,7 +144,7 @@ class End(ABC):
         """
         if self.unsent:
             unsent, self.unsent = self.unsent, b""
-            self._push(memoryview(unsent))
+            self.push(memoryview(unsent))
         return not self.unsent
 
     def end(self) -> None:
@@ -156,6 +167,14 @@ class End(ABC):
         except BlockingIOError:
             self.readable = False
             return 0
+        return self.note_received(size)
+
+    def note_received(self, size: int) -> int:
+        """Take note of how many bytes a read has brought, and return it.
+
+        Raises:
+            EndOfStream, LayerError: As `read`.
+        """
         if size < _FULL_SIZE:
             if not size:
                 self._layers.receive_eof()
@@ -169,8 +188,8 @@ class End(ABC):
             self._layers.receive_eof()
             raise EndOfStream
 
-    def _push(self, data: memoryview) -> None:
-        """Send, behind what was kept."""
+    def push(self, data: memoryview) -> None:
+        """Send, behind what was kept; raises `OSError`."""
         if self.unsent:
             self.unsent += data
             return
@@ -184,28 +203,28 @@ class End(ABC):
     def _push_own_word(self) -> None:
         """Send what the layers have made."""
         if word := self._layers.outgoing():
-            self._push(memoryview(word))
+            self.push(memoryview(word))
 
 
-class _PlainEnd(End):
+class PlainEnd(End):
     """No layers: bytes are what they are."""
 
     __slots__ = ()
 
     def read(self) -> Regions:
-        size = self._receive_into(self._buffers.into_plain)
+        size = self._receive_into(self.buffers.into_plain)
         return ((HEADROOM, HEADROOM + size),) if size else ()
 
     def write(self, regions: Regions) -> int:
-        view = self._buffers.plain.view
+        view = self.buffers.plain.view
         if len(regions) == 1:
             ((start, end),) = regions
-            self._push(view[start:end])
+            self.push(view[start:end])
             return end - start
         pieces = [view[start:end] for start, end in regions]
         size = sum(map(len, pieces))
         if self.unsent or len(pieces) > _MANY:
-            self._push(memoryview(b"".join(pieces)))
+            self.push(memoryview(b"".join(pieces)))
             return size
         try:
             sent = os.writev(self.descriptor, pieces)
@@ -216,10 +235,10 @@ class _PlainEnd(End):
         return size
 
 
-class _TLSEnd(End):
+class TLSEnd(End):
     """TLS, with or without ping framing, on OpenSSL's buffers."""
 
-    __slots__ = ("_ended", "_ping", "_records", "_tls")
+    __slots__ = ("_tls", "ended", "ping", "records")
 
     def __init__(
         self,
@@ -231,26 +250,32 @@ class _TLSEnd(End):
     ) -> None:
         super().__init__(transport, layers, buffers)
         self._tls = tls
-        self._records = tls.records
-        self._ping = ping
-        self._ended = tls.ended
+        self.records = tls.records
+        self.ping = ping
+        self.ended = tls.ended
 
     def read(self) -> Regions:
-        if self._ended:
+        if self.ended:
             self._check_not_ended()
-        buffers = self._buffers
+        buffers = self.buffers
         size = self._receive_into(buffers.into_wire)
-        if not size:
-            return ()
-        plain = buffers.plain
-        end, result = self._records.open(buffers.wire, size, plain, HEADROOM)
+        return self.unwrap(size) if size else ()
+
+    def unwrap(self, size: int) -> Regions:
+        """What comes out of `size` bytes in the buffer for the wire; raises as `read`."""
+        buffers = self.buffers
+        return self.regions(*self.records.open(buffers.wire, size, buffers.plain, HEADROOM))
+
+    def regions(self, end: int, result: int) -> Regions:
+        """What is in the buffer for plain bytes after `Records.open`; raises as `read`."""
+        plain = self.buffers.plain
         if result != SETTLED:
             self._settle(result, empty=end == HEADROOM)
         if end == HEADROOM:
             return ()
-        if self._ping is None:
+        if self.ping is None:
             return ((HEADROOM, end),)
-        return self._ping.regions(plain.view, HEADROOM, end)
+        return self.ping.regions(plain.view, HEADROOM, end)
 
     def _settle(self, result: int, *, empty: bool) -> None:
         """Reading has stopped for a reason, or there is something to be said to the peer."""
@@ -259,11 +284,11 @@ class _TLSEnd(End):
         finally:
             self._push_records()  # a key update is answered, a broken record is told about
             if self._tls.ended:
-                self._ended = self.readable = True  # no event tells of it
+                self.ended = self.readable = True  # no event tells of it
 
     def write(self, regions: Regions) -> int:
-        plain, out, records = self._buffers.plain, self._buffers.out, self._records
-        framed = self._ping is not None
+        plain, out, records = self.buffers.plain, self.buffers.out, self.records
+        framed = self.ping is not None
         size = filled = 0
         for start, end in regions:
             size += end - start
@@ -274,17 +299,17 @@ class _TLSEnd(End):
             if sealed < end:
                 filled = self._seal_rest(sealed, end, filled)
         if filled:
-            self._push(out.view[:filled])
+            self.push(out.view[:filled])
         if filled == out.size:
             self._push_records()
         return size
 
     def _seal_rest(self, start: int, end: int, filled: int) -> int:
         """Make room, and go on; returns how much of the shared buffer is in use then."""
-        plain, out = self._buffers.plain, self._buffers.out
+        plain, out = self.buffers.plain, self.buffers.out
         while start < end:
-            self._push(out.view[:filled])
-            sealed, filled = self._records.seal(plain, start, end, out, 0)
+            self.push(out.view[:filled])
+            sealed, filled = self.records.seal(plain, start, end, out, 0)
             if sealed == start:
                 self._tls.send(plain.view[start:end])  # fails again, in words
             start = sealed
@@ -292,10 +317,10 @@ class _TLSEnd(End):
 
     def _push_records(self) -> None:
         """Send what OpenSSL has to say."""
-        out = self._buffers.out
+        out = self.buffers.out
         end = out.size
-        while end == out.size and (end := self._records.take(out)):
-            self._push(out.view[:end])
+        while end == out.size and (end := self.records.take(out)):
+            self.push(out.view[:end])
 
 
 class _LayeredEnd(End):
@@ -305,8 +330,8 @@ class _LayeredEnd(End):
 
     def read(self) -> Regions:
         self._check_not_ended()
-        wire, plain = self._buffers.wire, self._buffers.plain
-        size = self._receive_into(self._buffers.into_wire)
+        wire, plain = self.buffers.wire, self.buffers.plain
+        size = self._receive_into(self.buffers.into_wire)
         if not size:
             return ()
         try:
@@ -324,7 +349,7 @@ class _LayeredEnd(End):
     def write(self, regions: Regions) -> int:
         size = 0
         for start, end in regions:
-            self._layers.send(self._buffers.plain.view[start:end])
+            self._layers.send(self.buffers.plain.view[start:end])
             size += end - start
         self._push_own_word()
         return size
@@ -334,9 +359,9 @@ def make_end(transport: trio.SocketStream, layers: LayerStack, buffers: Buffers)
     """The kind of end that fits the layers."""
     match tuple(layers):
         case ():
-            return _PlainEnd(transport, layers, buffers)
+            return PlainEnd(transport, layers, buffers)
         case (TLSLayer() as tls,):
-            return _TLSEnd(transport, layers, buffers, tls, None)
+            return TLSEnd(transport, layers, buffers, tls, None)
         case (TLSLayer() as tls, PingLayer() as ping):
-            return _TLSEnd(transport, layers, buffers, tls, ping)
+            return TLSEnd(transport, layers, buffers, tls, ping)
     return _LayeredEnd(transport, layers, buffers)

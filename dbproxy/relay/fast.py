@@ -17,6 +17,7 @@ import trio
 from dbproxy.events import ClosedBy
 from dbproxy.layers import LayerError
 from dbproxy.protocols import VerdictReader
+from dbproxy.relay.carry import SinkFailed, carrier
 from dbproxy.relay.ending import Ending, RelayEnd
 from dbproxy.relay.ends import HEADROOM, READ_SIZE, End, EndOfStream, Regions, make_end
 from dbproxy.relay.first_flight import FirstFlight
@@ -39,18 +40,30 @@ class _Direction:
         sink: Where they go.
         ready: What must be sent before anything is read.
         waiting: Whether it waits for a turn.
+        carry: Carries what is read, when there is nothing else to do.
         settled: Whether what is read is only moved, and nobody else wants to know of it.
         closing: Whether nothing more is read, and only what was kept is still sent.
         ended: Whether it has nothing more to do.
         steady: Whether there is nothing to do but to carry what is read: as nearly always.
     """
 
-    __slots__ = ("closing", "ended", "ready", "settled", "sink", "source", "steady", "waiting")
+    __slots__ = (
+        "carry",
+        "closing",
+        "ended",
+        "ready",
+        "settled",
+        "sink",
+        "source",
+        "steady",
+        "waiting",
+    )
 
     def __init__(self, source: End, sink: End, ready: bytes) -> None:
         self.source = source
         self.sink = sink
         self.ready = ready
+        self.carry = carrier(source, sink)
         self.waiting = False
         self.settled = False
         self.closing = False
@@ -225,12 +238,11 @@ class FastRelay:
             if not up.steady or sink.unsent:
                 again = self._tidy_up()
             elif up.source.readable:
-                if regions := source.read():
-                    try:
-                        self.bytes_up += sink.write(regions)
-                    except (OSError, LayerError) as error:
-                        self._note_deaf_upstream(error)
+                self.bytes_up += up.carry(source, sink)
                 again = source.readable and not sink.unsent
+        except SinkFailed as failed:
+            self._note_deaf_upstream(failed.reason)
+            again = True
         except EndOfStream:
             self._ending.note(ClosedBy.CLIENT)
             self._end_up()
@@ -316,12 +328,13 @@ class FastRelay:
             if not down.steady or sink.unsent:
                 again = self._tidy_down()
             elif down.source.readable:
-                if regions := self._read_upstream():
-                    try:
-                        self.bytes_down += sink.write(regions)
-                    except (OSError, LayerError) as error:
-                        self._lose_client(error)
+                self.bytes_down += down.carry(source, sink)
+                self._heard = True
+                if self._upstream_stream.patience() != self._patience:
+                    self._note_patience()
                 again = source.readable and not sink.unsent
+        except SinkFailed as failed:
+            self._lose_client(failed.reason)
         except EndOfStream:
             self._ending.note(ClosedBy.UPSTREAM)
             if held := self._take_held():
@@ -340,10 +353,14 @@ class FastRelay:
         """Read once, and take note of pings."""
         regions = self._down.source.read()
         self._heard = True
+        self._note_patience()
+        return regions
+
+    def _note_patience(self) -> None:
+        """The upstream may have promised to send something now and then."""
         if (patience := self._upstream_stream.patience()) != self._patience:
             self._patience = patience
             self._wake.set()
-        return regions
 
     def _tidy_down(self) -> bool:
         """Send what was kept or is ready, or close, or read what is not only to be moved.

@@ -99,6 +99,16 @@ class TestEachBatch:
             assert received == whole[:due]
 
 
+def test_a_batch_of_the_size_of_its_first_record_may_end_with_another(reader: Reader) -> None:
+    for _ in range(2):  # whole records, until nothing is left over
+        assert reader.open(reader.said(b"x")) == (b"x", SETTLED)
+    long, short = reader.said(bytes(100)), reader.said(b"8 bytes.")
+    cut = len(short)
+    assert reader.open(long[:cut])[0] == b""
+    assert len(long[cut:] + short) == len(long)
+    assert reader.open(long[cut:] + short) == (bytes(100) + b"8 bytes.", SETTLED)
+
+
 @every_size
 def test_nothing_is_read_any_more_of_what_lies_behind_the_end(reader: Reader, size: int) -> None:
     wire = reader.said(b"the last word")
