@@ -16,6 +16,7 @@ import trio
 
 from dbproxy.errors import PROBLEMS, Code
 from dbproxy.events import AcceptFailed, Event
+from dbproxy.relay.keepalive import INHERITED, keep_alive
 
 __all__ = ["accept_connections"]
 
@@ -35,6 +36,8 @@ async def accept_connections(
     publish: Callable[[Event], None],
 ) -> NoReturn:
     """Accept until cancelled, and start `handler` for each connection in `nursery`.
+
+    Connections are kept alive (`keep_alive`), as their listener is where they inherit that.
 
     Cancelling it leaves the listener open and the handlers running. A connection is closed when
     its handler ends. Connections that were reset in the queue (ECONNABORTED and its like) are
@@ -67,6 +70,8 @@ async def accept_connections(
 
 async def _serve(handler: Handler, connection: trio.SocketStream) -> None:
     try:
+        if not INHERITED:
+            keep_alive(connection.socket)
         await handler(connection)
     finally:
         connection.socket.close()

@@ -30,7 +30,7 @@ from dbproxy.events import (
 )
 from dbproxy.identity import IdentityStore
 from dbproxy.protocols import Carry, DatabaseProtocol, Greeting, GreetingReader, reason_for
-from dbproxy.relay import Liveness, RelayEnd, keep_alive
+from dbproxy.relay import Liveness, RelayEnd
 from dbproxy.settings import Mode
 from dbproxy.upstream import explain_early_end, explain_loss
 
@@ -77,7 +77,6 @@ class ConnectionHandler:
         Never raises for what a client, the identity or the upstream do.
         """
         progress = self._begin(transport)
-        keep_alive(transport)
         self.liveness.watch(transport)
         client = Client(transport)
         self.open_connections += 1

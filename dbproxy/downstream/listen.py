@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import trio
 
 from dbproxy.errors import Code, ListenError, UsageError
+from dbproxy.relay.keepalive import keep_alive
 
 __all__ = [
     "ListenAddress",
@@ -176,6 +177,7 @@ async def _open_tcp(address: TCPAddress) -> trio.SocketListener:
     listener = trio.socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        keep_alive(listener)  # before anybody connects
         await listener.bind(name)
         listener.listen(_BACKLOG)
     except BaseException:

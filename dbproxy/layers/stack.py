@@ -86,7 +86,8 @@ class LayerStack(Layer):
         if not self._layers:
             passing, self._passing = self._passing, []
             return passing[0] if len(passing) == 1 else b"".join(passing)
-        self._settle()
+        if len(self._layers) > 1:
+            self._settle()
         return self._layers[0].outgoing()
 
     def _settle(self) -> None:

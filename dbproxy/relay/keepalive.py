@@ -2,15 +2,22 @@
 
 A laptop that was closed, a NAT box that forgot the connection or a host that lost power sends
 nothing, and an idle connection to it would stay for ever.
+
+On Linux an accepted connection begins with the options of the socket that listens, so they are set
+once and not for each client.
 """
 
 import socket
+import sys
 from contextlib import suppress
 from typing import Final
 
 import trio
 
-__all__ = ["keep_alive"]
+__all__ = ["INHERITED", "keep_alive"]
+
+INHERITED: Final = sys.platform == "linux"
+"""Whether accepted connections have the listener's options (`inet_csk_clone_lock` in Linux)."""
 
 _OPTIONS: Final = {
     "TCP_KEEPIDLE": 15,  # seconds of silence before the first probe, as Go has it
@@ -19,12 +26,12 @@ _OPTIONS: Final = {
 }
 
 
-def keep_alive(stream: trio.SocketStream) -> None:
+def keep_alive(it: trio.socket.SocketType) -> None:
     """Switch keepalive on; a dead peer is noticed within a minute. No effect on Unix sockets."""
-    if stream.socket.family == socket.AF_UNIX:
+    if it.family == socket.AF_UNIX:
         return
     with suppress(OSError):  # a socket that is dead already; whoever reads it will be told
-        stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        it.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in _OPTIONS.items():
             if hasattr(socket, name):  # macOS lacks some of them
-                stream.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+                it.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

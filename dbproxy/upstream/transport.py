@@ -114,13 +114,13 @@ async def _open(host: str, port: int, explain: Callable[[OSError], UpstreamError
     try:
         family = _family_of(host)
         if family is None:
-            socket = await trio.open_tcp_stream(host, port)
+            stream = await trio.open_tcp_stream(host, port)
         else:
-            socket = await connect_now(family, host, port)
+            stream = await connect_now(family, host, port)
     except OSError as error:
         raise explain(error) from error
-    keep_alive(socket)
-    return LayeredStream(socket)
+    keep_alive(stream.socket)
+    return LayeredStream(stream)
 
 
 def _family_of(host: str) -> AddressFamily | None:

@@ -10,6 +10,7 @@ import trio
 import trio.testing
 
 from dbproxy.downstream.accept import accept_connections
+from dbproxy.downstream.listen import TCPAddress, open_listener
 from dbproxy.errors import Code
 from dbproxy.events import AcceptFailed, Event
 
@@ -147,3 +148,23 @@ async def test_a_connection_is_closed_when_its_handler_ends(
 ) -> None:
     await accept_for(1, ScriptedListener(connection), lambda event: None)
     assert connection.socket.fileno() == -1
+
+
+async def test_accepted_connections_are_kept_alive() -> None:
+    listener = await open_listener(TCPAddress("127.0.0.1", 0))
+    events: list[Event] = []
+    async with listener, await trio.open_tcp_stream(*listener.socket.getsockname()):
+        kept: list[tuple[int, int]] = []
+
+        async def look(stream: trio.SocketStream) -> None:
+            kept.append(
+                (
+                    stream.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+                    stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL),
+                )
+            )
+            nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(accept_connections, listener, look, nursery, events.append)
+    assert (kept, events) == ([(1, 15)], [])

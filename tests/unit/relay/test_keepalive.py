@@ -17,7 +17,7 @@ async def test_a_silent_peer_is_probed_and_given_up_within_a_minute() -> None:
     stream, listener = await tcp_stream()
     async with stream, listener:
         assert stream.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
-        keep_alive(stream)
+        keep_alive(stream.socket)
         assert stream.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         idle, interval, count = (
             stream.getsockopt(socket.IPPROTO_TCP, option)
@@ -29,8 +29,8 @@ async def test_a_silent_peer_is_probed_and_given_up_within_a_minute() -> None:
 async def test_a_unix_socket_and_a_dead_one_are_left_alone() -> None:
     near, far = socket_pair()
     async with near, far:
-        keep_alive(near)
+        keep_alive(near.socket)
     stream, listener = await tcp_stream()
     async with listener:
         await stream.aclose()
-        keep_alive(stream)
+        keep_alive(stream.socket)
