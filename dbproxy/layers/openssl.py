@@ -91,9 +91,10 @@ class Records:
         self._ssl: Any = connection._ssl  # noqa: SLF001 - see above
         # A write takes all records at once: the BIO behind it has no limit.
         _lib.SSL_clear_mode(self._ssl, _lib.SSL_MODE_ENABLE_PARTIAL_WRITE)
-        self._from: Any = connection._from_ssl  # noqa: SLF001
-        if not _bio_pending(self._from, _nowhere):
-            self._from = _growing_bio()  # the one in use has grown during the handshake
+        # The BIO in use has grown during the handshake. What it still holds is moved.
+        self._from: Any = _growing_bio()
+        if size := _bio_pending(connection._from_ssl, _nowhere):  # noqa: SLF001
+            _bio_write(self._from, connection.bio_read(size), size)
         self._into: Any = _growing_bio()
         self._grows = True
         self._drained = False  # whether OpenSSL has given out all that it has got

@@ -11,14 +11,14 @@ starves nobody, and so is the time until other tasks of trio's get theirs.
 
 A turn must not wait and must not raise. What one leaves undone it asks another turn for.
 
-Waking a task of trio's costs more than a small message does. So when there was something to do
-just now, the reactor lingers: it waits for the next events itself, for some milliseconds. (Not for
-one: so short a timer is the next thing that the system has to do, and setting it up costs a
-virtual machine more than the wait.) Others would be late by that, so it lingers only while there
-are none: no client that is being let in or dialled for, no other reactor, and no task of anybody
-else's in the same loop. A client that arrives meanwhile ends it. Only who has called `trio.run`
-knows about tasks of others, and says so with `own_the_loop`: where dbproxy is a library, the client
-itself may be such a task, and each query would be late.
+Waking a task of trio's costs more than a small message does. So when there was something to do just
+now, the reactor lingers: it waits for the next events itself, and gives turns, for some
+milliseconds. (Not for one: so short a timer is the next thing that the system has to do, and
+setting it up costs a virtual machine more than the wait.) Others would be late by that, so it
+lingers only while there are none: no client that is being let in or dialled for, no other reactor,
+and no task of anybody else's in the same loop. A client that arrives meanwhile ends it. Only who
+has called `trio.run` knows about tasks of others, and says so with `own_the_loop`: where dbproxy is
+a library, the client itself may be such a task, and each query would be late.
 
 Tested in `tests/unit/relay/test_engines.py`.
 """

@@ -69,6 +69,25 @@ def test_a_record_may_come_in_two_batches_of_any_size(reader: Reader, size: int)
     assert result == SETTLED or reader.layer.records.wants_more(result)
 
 
+def test_what_a_handshake_has_left_to_be_said_comes_before_the_first_record(
+    localhost: Credentials,
+) -> None:
+    layer = client_layer()
+    server = StdlibTLS(server_context(localhost, version=TLSVersion.TLSv1_3), server_side=True)
+    layer.start()
+    server.start()
+    server.receive(layer.outgoing())
+    layer.receive(server.outgoing())
+    assert not layer.handshaking
+    plain, wire = Scratch(100), Scratch(64 * 1024)
+    plain.view[:5] = b"hello"
+    sealed, filled = layer.records.seal(plain, 0, 5, wire, 0)
+    assert sealed == len(b"hello")
+    assert server.handshaking
+    assert server.receive(bytes(wire.view[:filled])) == b"hello"
+    assert not server.handshaking
+
+
 class TestEachBatch:
     """Whatever records it cuts, all that is whole comes out at once."""
 
