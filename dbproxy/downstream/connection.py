@@ -118,7 +118,7 @@ class ConnectionHandler:
         else:
             self._note_end(progress, carry, end)
             if end.client_ended:
-                return
+                return  # it says nothing more, so closing destroys nothing on its way to it
             if end.upstream_error is not None:
                 await client.break_off()  # half an answer must not look like a whole one
             else:

@@ -13,7 +13,7 @@ Tested in `tests/unit/relay/test_carry.py`, beside the ends, and in `test_engine
 """
 
 from collections.abc import Callable
-from os import readv, write
+from os import write
 from typing import Final, TypeAlias, cast
 
 from dbproxy.layers import LayerError
@@ -24,7 +24,7 @@ from dbproxy.relay.ends import HEADROOM, End, PlainEnd, Regions, TLSEnd
 __all__ = ["Carry", "SinkFailed", "carrier", "carry"]
 
 SMALL: Final = 2048
-"""Bytes up to which a message is small, with what TLS puts around it."""
+"""Bytes of a client's message up to which it is small; it must fit into a record."""
 
 Carry: TypeAlias = Callable[[End, End], int]
 """Reads once from a source, for a sink that has taken everything so far; returns how many bytes the
@@ -79,15 +79,11 @@ def _send_now(data: memoryview, sink: End) -> None:
 
 def _plain_to_tls(source: PlainEnd, sink: TLSEnd) -> int:
     buffers = source.buffers
-    try:
-        size = readv(source.descriptor, buffers.into_plain)
-    except BlockingIOError:
-        source.readable = False
+    size = source.receive(buffers.into_plain)
+    if not size:
         return 0
-    if size > SMALL or not size or source.hung_up:
-        source.note_received(size)
+    if size > SMALL:
         return _send(((HEADROOM, HEADROOM + size),), sink)
-    source.readable = False  # a further byte, or the end, is a new event
     plain, out = buffers.plain, buffers.out
     if sink.ping is None:
         filled = sink.records.seal_one(plain, HEADROOM, HEADROOM + size, out)
@@ -104,14 +100,9 @@ def _tls_to_plain(source: TLSEnd, sink: PlainEnd) -> int:
     if source.ended:
         return _send(source.read(), sink)
     buffers = source.buffers
-    try:
-        size = readv(source.descriptor, buffers.into_wire)
-    except BlockingIOError:
-        source.readable = False
+    size = source.receive(buffers.into_wire)
+    if not size:
         return 0
-    if size > SMALL or not size or source.hung_up:
-        return _send(source.unwrap(source.note_received(size)), sink)
-    source.readable = False  # as above
     plain = buffers.plain
     end, result = source.records.open(buffers.wire, size, plain, HEADROOM)
     ping = source.ping

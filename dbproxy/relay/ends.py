@@ -160,21 +160,17 @@ class End(ABC):
         else:
             self._transport.socket.shutdown(socket.SHUT_WR)
 
-    def _receive_into(self, places: Sequence[memoryview]) -> int:
-        """One system call; 0 means that there is nothing."""
+    def receive(self, places: Sequence[memoryview]) -> int:
+        """What the socket has, with one system call: how many bytes; 0 when there is nothing.
+
+        Raises:
+            EndOfStream, LayerError, OSError: As `read`.
+        """
         try:
             size = readv(self.descriptor, places)
         except BlockingIOError:
             self.readable = False
             return 0
-        return self.note_received(size)
-
-    def note_received(self, size: int) -> int:
-        """Take note of how many bytes a read has brought, and return it.
-
-        Raises:
-            EndOfStream, LayerError: As `read`.
-        """
         if size < _FULL_SIZE:
             if not size:
                 self._layers.receive_eof()
@@ -212,7 +208,7 @@ class PlainEnd(End):
     __slots__ = ()
 
     def read(self) -> Regions:
-        size = self._receive_into(self.buffers.into_plain)
+        size = self.receive(self.buffers.into_plain)
         return ((HEADROOM, HEADROOM + size),) if size else ()
 
     def write(self, regions: Regions) -> int:
@@ -258,12 +254,9 @@ class TLSEnd(End):
         if self.ended:
             self._check_not_ended()
         buffers = self.buffers
-        size = self._receive_into(buffers.into_wire)
-        return self.unwrap(size) if size else ()
-
-    def unwrap(self, size: int) -> Regions:
-        """What comes out of `size` bytes in the buffer for the wire; raises as `read`."""
-        buffers = self.buffers
+        size = self.receive(buffers.into_wire)
+        if not size:
+            return ()
         return self.regions(*self.records.open(buffers.wire, size, buffers.plain, HEADROOM))
 
     def regions(self, end: int, result: int) -> Regions:
@@ -331,7 +324,7 @@ class _LayeredEnd(End):
     def read(self) -> Regions:
         self._check_not_ended()
         wire, plain = self.buffers.wire, self.buffers.plain
-        size = self._receive_into(self.buffers.into_wire)
+        size = self.receive(self.buffers.into_wire)
         if not size:
             return ()
         try:

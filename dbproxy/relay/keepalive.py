@@ -26,12 +26,12 @@ _OPTIONS: Final = {
 }
 
 
-def keep_alive(it: trio.socket.SocketType) -> None:
+def keep_alive(sock: trio.socket.SocketType) -> None:
     """Switch keepalive on; a dead peer is noticed within a minute. No effect on Unix sockets."""
-    if it.family == socket.AF_UNIX:
+    if sock.family == socket.AF_UNIX:
         return
     with suppress(OSError):  # a socket that is dead already; whoever reads it will be told
-        it.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in _OPTIONS.items():
             if hasattr(socket, name):  # macOS lacks some of them
-                it.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
