@@ -15,7 +15,7 @@ from dbproxy.downstream import (
     listen_address,
     remove_name,
 )
-from dbproxy.downstream.accept import accept_connections
+from dbproxy.downstream.accept import Acceptor
 from dbproxy.errors import Code, IdentityError
 from dbproxy.events import DrainingStarted, EventStream, Stopped, Subscriber
 from dbproxy.identity import IdentityStore, load_tbot_config, watch
@@ -191,18 +191,18 @@ class DatabaseProxy:
         self._events.publish(Stopped(ended_early=handler.ended_early))
 
     async def _serve_connections(self, prepared: Prepared) -> None:
-        # Two nurseries, so that accepting can end while connections go on.
+        # Two nurseries, so that connections can go on when all else has ended.
         handler = prepared.handler
         handler.bridge.relays.look_out_for_clients(prepared.listener.socket)
+        publish = self._events.publish
         async with trio.open_nursery() as connections:
+            Acceptor(prepared.listener, handler.handle, connections, publish).start()
             with self._accepting:
                 async with trio.open_nursery() as background:
                     background.start_soon(self._keep_fresh, prepared)
                     if handler.bridge.ready is not None:
                         background.start_soon(handler.bridge.ready.run)
-                    await accept_connections(
-                        prepared.listener, handler.handle, connections, self._events.publish
-                    )
+                    await trio.sleep_forever()
             self._close_listener(prepared)
             self._drain(handler)
 

@@ -1,5 +1,8 @@
 """Accepting connections, also while file descriptors are short.
 
+Who has accepted a client serves it, at once, and leaves the listener to a new task. So a client
+waits neither for a task of its own to begin nor for the listener to be looked at again.
+
 Problem: a burst of clients can use up the process's descriptors. The listener then stays readable
 although `accept` fails, so a plain loop spins; and `trio.serve_listeners`, which waits in between,
 writes a traceback ten times a second through the standard library's logging, past our log and its
@@ -10,7 +13,7 @@ Nothing is lost: Linux looks for a descriptor before it takes a connection out o
 
 import errno
 from collections.abc import Awaitable, Callable
-from typing import Final, NoReturn
+from typing import Final
 
 import trio
 
@@ -18,7 +21,7 @@ from dbproxy.errors import PROBLEMS, Code
 from dbproxy.events import AcceptFailed, Event
 from dbproxy.relay.keepalive import INHERITED, keep_alive
 
-__all__ = ["accept_connections"]
+__all__ = ["Acceptor"]
 
 _SHORTAGES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 _PAUSE: Final = 0.1
@@ -29,52 +32,71 @@ _QUIET: Final = 60.0
 Handler = Callable[[trio.SocketStream], Awaitable[None]]
 
 
-async def accept_connections(
-    listener: trio.abc.Listener[trio.SocketStream],
-    handler: Handler,
-    nursery: trio.Nursery,
-    publish: Callable[[Event], None],
-) -> NoReturn:
-    """Accept until cancelled, and start `handler` for each connection in `nursery`.
+class Acceptor:
+    """Accepts until the listener is closed, and serves each connection in a task of its own.
 
     Connections are kept alive (`keep_alive`), as their listener is where they inherit that.
-
-    Cancelling it leaves the listener open and the handlers running. A connection is closed when
-    its handler ends. Connections that were reset in the queue (ECONNABORTED and its like) are
-    passed over by trio's listener.
 
     Args:
         listener: Where clients arrive.
         handler: Serves one connection.
-        nursery: Owns the handlers.
+        nursery: Owns the tasks.
         publish: Gets an `AcceptFailed` when descriptors or memory are short, at most one a minute.
-
-    Raises:
-        OSError: The listener itself fails, in a way that waiting does not mend.
-        trio.ClosedResourceError: The listener was closed.
     """
-    quiet_until = float("-inf")
-    while True:
+
+    def __init__(
+        self,
+        listener: trio.abc.Listener[trio.SocketStream],
+        handler: Handler,
+        nursery: trio.Nursery,
+        publish: Callable[[Event], None],
+    ) -> None:
+        self._listener = listener
+        self._handler = handler
+        self._nursery = nursery
+        self._publish = publish
+        self._quiet_until = float("-inf")
+
+    def start(self) -> None:
+        """Have the next client accepted, and those who come after it."""
+        self._nursery.start_soon(self._accept_and_serve)
+
+    async def _accept_and_serve(self) -> None:
+        """The life of a task: until a client comes, and until it has gone.
+
+        Connections that were reset in the queue (ECONNABORTED and its like) are passed over by
+        trio's listener.
+
+        Raises:
+            OSError: The listener itself fails, in a way that waiting does not mend.
+        """
         try:
-            connection = await listener.accept()
-        except OSError as error:
-            if error.errno not in _SHORTAGES:
-                raise
-            if trio.current_time() >= quiet_until:
-                quiet_until = trio.current_time() + _QUIET
-                publish(_event(error))
+            connection = await self._accept()
+        except trio.ClosedResourceError:
+            return  # nobody is to be accepted any more
+        try:
+            self.start()
+            if not INHERITED:
+                keep_alive(connection.socket)
+            await self._handler(connection)
+        finally:
+            connection.socket.close()
+
+    async def _accept(self) -> trio.SocketStream:
+        while True:
+            try:
+                return await self._listener.accept()
+            except OSError as error:
+                if error.errno not in _SHORTAGES:
+                    raise
+                self._note_shortage(error)
             await trio.sleep(_PAUSE)
-        else:
-            nursery.start_soon(_serve, handler, connection)
 
-
-async def _serve(handler: Handler, connection: trio.SocketStream) -> None:
-    try:
-        if not INHERITED:
-            keep_alive(connection.socket)
-        await handler(connection)
-    finally:
-        connection.socket.close()
+    def _note_shortage(self, error: OSError) -> None:
+        now = trio.current_time()
+        if now >= self._quiet_until:
+            self._quiet_until = now + _QUIET
+            self._publish(_event(error))
 
 
 def _event(error: OSError) -> AcceptFailed:

@@ -51,9 +51,9 @@ LINGER: Final = 0.004
 """Seconds to wait for the next event before trio is asked to; epoll counts in milliseconds."""
 LONGEST: Final = 0.008
 """Seconds that lingering lasts while events keep coming: timers and signals may be late by that."""
-TURNS_TO_ARRIVE: Final = 3
+TURNS_TO_ARRIVE: Final = 2
 """Turns of trio's loop from a client's leaving the listener's queue until it is counted: one in
-`accept` itself, one until its task begins, and one because tasks have no order within a turn."""
+`accept` itself, and one because tasks have no order within a turn."""
 _MOST_EVENTS: Final = 256
 OWN_LOOP: Final = trio.lowlevel.RunVar("whether only dbproxy runs in trio's loop", default=False)
 """Kept by each run of trio's, since a process may have several."""

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from dbproxy.downstream.accept import accept_connections
+from dbproxy.downstream.accept import Acceptor
 from dbproxy.downstream.listen import TCPAddress, open_listener
 from dbproxy.errors import Code
 from dbproxy.events import AcceptFailed, Event
@@ -18,23 +18,25 @@ SHORTAGES = [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS]
 
 
 class ScriptedListener(trio.abc.Listener[trio.SocketStream]):
-    """Fails or accepts as told, and then waits for ever."""
+    """Fails or accepts as told, and then waits until it is closed."""
 
     def __init__(self, *outcomes: int | trio.SocketStream) -> None:
         self._outcomes = list(outcomes)
-        self.closed = False
+        self._closed = trio.Event()
 
     async def accept(self) -> trio.SocketStream:
         await trio.lowlevel.checkpoint()
         if not self._outcomes:
-            await trio.sleep_forever()
+            await self._closed.wait()
+        if self._closed.is_set():
+            raise trio.ClosedResourceError
         outcome = self._outcomes.pop(0)
         if isinstance(outcome, int):
             raise OSError(outcome, os.strerror(outcome))
         return outcome
 
     async def aclose(self) -> None:
-        self.closed = True
+        self._closed.set()
         await trio.lowlevel.checkpoint()
 
 
@@ -61,8 +63,9 @@ async def accept_for(
         await trio.lowlevel.checkpoint()
 
     async with trio.open_nursery() as nursery:
-        with trio.move_on_after(seconds):
-            await accept_connections(listener, handle, nursery, publish)
+        Acceptor(listener, handle, nursery, publish).start()
+        await trio.sleep(seconds)
+        await listener.aclose()
     return served
 
 
@@ -107,11 +110,12 @@ async def test_a_client_that_was_reset_in_the_queue_is_passed_over(
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     outcomes: Sequence[object] = [errno.ECONNABORTED, errno.EPROTO, connection.socket]
     left = list(outcomes)
+    really_accept = listener.socket.accept
 
     async def accept() -> tuple[object, object]:
         await trio.lowlevel.checkpoint()
         if not left:
-            await trio.sleep_forever()
+            return await really_accept()
         outcome = left.pop(0)
         if isinstance(outcome, int):
             raise OSError(outcome, os.strerror(outcome))
@@ -119,13 +123,12 @@ async def test_a_client_that_was_reset_in_the_queue_is_passed_over(
 
     monkeypatch.setattr(listener.socket, "accept", accept)
     events: list[Event] = []
-    async with listener:
-        (served,) = await accept_for(0.2, listener, events.append)
+    (served,) = await accept_for(0.2, listener, events.append)
     assert served.socket is connection.socket
     assert events == []
 
 
-async def test_cancelling_leaves_the_listener_open_and_handlers_running(
+async def test_a_closed_listener_ends_accepting_and_no_handler(
     connection: trio.SocketStream, autojump_clock: trio.testing.MockClock
 ) -> None:
     listener = ScriptedListener(connection)
@@ -137,10 +140,49 @@ async def test_cancelling_leaves_the_listener_open_and_handlers_running(
 
     started = trio.current_time()
     async with trio.open_nursery() as nursery:
-        with trio.move_on_after(1):
-            await accept_connections(listener, handle, nursery, lambda event: None)
-        assert not listener.closed
+        Acceptor(listener, handle, nursery, lambda event: None).start()
+        await trio.sleep(1)
+        await listener.aclose()
     assert ended == [started + 5]
+
+
+async def test_whoever_has_accepted_serves_at_once_and_the_next_client_waits_for_nobody(
+    connection: trio.SocketStream,
+) -> None:
+    ours, theirs = socket.socketpair()
+    second = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+    listener = ScriptedListener(connection, second)
+    turns: dict[trio.SocketStream, int] = {}
+    turn = 0
+
+    class Turns(trio.abc.Instrument):
+        def before_io_wait(self, timeout: float) -> None:
+            nonlocal turn
+            turn += 1
+
+    async def handle(stream: trio.SocketStream) -> None:
+        turns[stream] = turn
+        if stream is connection:
+            await trio.sleep_forever()
+        nursery.cancel_scope.cancel()
+
+    counting = Turns()
+    with theirs:
+        async with trio.open_nursery() as nursery:
+            trio.lowlevel.add_instrument(counting)
+            Acceptor(listener, handle, nursery, lambda event: None).start()
+        trio.lowlevel.remove_instrument(counting)
+    assert list(turns) == [connection, second]
+    # One turn for the task to begin, one in the listener's own checkpoint.
+    assert turns[second] - turns[connection] == 2
+
+
+async def test_a_cancelled_acceptor_has_accepted_nobody(connection: trio.SocketStream) -> None:
+    listener = ScriptedListener(connection)
+    async with trio.open_nursery() as nursery:
+        Acceptor(listener, trio.SocketStream.aclose, nursery, lambda event: None).start()
+        nursery.cancel_scope.cancel()
+    assert await listener.accept() is connection
 
 
 async def test_a_connection_is_closed_when_its_handler_ends(
@@ -166,5 +208,5 @@ async def test_accepted_connections_are_kept_alive() -> None:
             nursery.cancel_scope.cancel()
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(accept_connections, listener, look, nursery, events.append)
+            Acceptor(listener, look, nursery, events.append).start()
     assert (kept, events) == ([(1, 15)], [])

@@ -245,11 +245,11 @@ async def test_when_the_proxy_fails_the_command_is_told_and_killed_in_the_end(
 ) -> None:
     notes = Notes(tmp_path, *(["SIGTERM"] if obedient else []))
 
-    async def accept(*_arguments: object) -> None:
+    async def fail(*_arguments: object, **_options: object) -> None:
         await notes.has("ready")
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("dbproxy.proxy.accept_connections", accept)
+    monkeypatch.setattr("dbproxy.proxy.watch", fail)
     begin = trio.current_time()
     with trio.fail_after(PATIENCE), pytest.raises(ExceptionGroup) as caught:
         async with settings_at_a_server(drain_timeout=600.0 if obedient else 0.3) as settings:
