@@ -5,7 +5,9 @@ unread bytes in it makes the system send a reset, which can destroy the message 
 refused client is listened to for a moment after the end has been sent (a lingering close).
 """
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from math import inf
 from typing import Final
 
 import trio
@@ -13,7 +15,7 @@ import trio
 from dbproxy.errors import ClientError, Code, DBProxyError
 from dbproxy.layers import Layer, LayerError, TDSHandshakeLayer
 from dbproxy.protocols import Answering, Carry, Prologue, Refuser, Reply, StartTLS
-from dbproxy.relay import LayeredStream
+from dbproxy.relay import LayeredStream, SilenceError
 
 __all__ = ["Client", "ClientGone"]
 
@@ -58,6 +60,8 @@ class Client:
         self._spoke = False  # before the present prologue
         self._can_be_told = True
         self._left = False
+        self._limit = inf
+        self._until = inf
 
     @property
     def left(self) -> bool:
@@ -68,6 +72,34 @@ class Client:
     def spoke(self) -> bool:
         """Whether the client has sent a byte."""
         return self._spoke or (self._prologue is not None and self._prologue.started)
+
+    @contextmanager
+    def hurried(self, limit: float) -> Iterator[None]:
+        """Within the block the client has so many seconds for all that it is waited for.
+
+        Only waiting is limited: a client that has said everything costs no deadline.
+
+        Raises:
+            ClientError: `client-stalled`: it takes longer.
+        """
+        self._limit, self._until = limit, trio.current_time() + limit
+        patience, self.stream.patience = self.stream.patience, self._time_left
+        try:
+            yield
+        except SilenceError as error:
+            raise self._stalled() from error
+        finally:
+            self.stream.patience = patience
+            self._until = inf
+
+    def _time_left(self) -> float:
+        return max(0.0, self._until - trio.current_time())
+
+    def _stalled(self) -> ClientError:
+        return ClientError(
+            Code.CLIENT_STALLED,
+            f"the client did not complete its first message within {self._limit:g} s",
+        )
 
     async def read_prologue(self, prologue: Prologue) -> StartTLS | Carry:
         """Drive a prologue until it says how to go on.
@@ -86,6 +118,8 @@ class Client:
                     if not isinstance(event, Reply):
                         return event
                     await self.stream.send_all(event.data)
+        except SilenceError:
+            raise
         except trio.BrokenResourceError as error:
             raise ClientGone("the client reset the connection") from error
         except LayerError as error:
@@ -128,18 +162,23 @@ class Client:
         """
         self._can_be_told = False  # a client whose handshake failed has been sent an alert
         try:
-            if packing is None:
-                await self.stream.add_layer(layer, received)
-            else:
-                await self.stream.add_layer(packing, received)
-                await self.stream.add_layer(layer)
-                packing.finish()
+            with trio.CancelScope(deadline=self._until) as patience:  # it may not read, either
+                if packing is None:
+                    await self.stream.add_layer(layer, received)
+                else:
+                    await self.stream.add_layer(packing, received)
+                    await self.stream.add_layer(layer)
+                    packing.finish()
+        except SilenceError:
+            raise
         except trio.BrokenResourceError as error:
             raise ClientGone("the client reset the connection during the TLS handshake") from error
         except LayerError as error:
             raise ClientError(
                 Code.CLIENT_TLS_FAILED, f"the TLS handshake with the client failed: {error}"
             ) from error
+        if patience.cancelled_caught:
+            raise self._stalled()
         self._can_be_told = True
 
     async def wait_until_left(self) -> None:

@@ -19,7 +19,7 @@ from dbproxy.downstream.bridge import Bridge
 from dbproxy.downstream.client import Client, ClientGone
 from dbproxy.downstream.peer import describe_peer
 from dbproxy.downstream.progress import STOPPED, Progress
-from dbproxy.errors import ClientError, Code, DBProxyError, Fault
+from dbproxy.errors import Code, DBProxyError, Fault
 from dbproxy.events import (
     ClosedBy,
     ConnectionClosed,
@@ -179,12 +179,8 @@ class ConnectionHandler:
             progress.end(outcome, end.closed_by, _how_broken(end.error))
 
     async def _admit(self, client: Client, greeting: Greeting | None = None) -> Carry:
-        with trio.move_on_after(self.prologue_timeout):
+        with client.hurried(self.prologue_timeout):
             return await self.admission.admit(client, greeting)
-        raise ClientError(
-            Code.CLIENT_STALLED,
-            f"the client did not complete its first message within {self.prologue_timeout:g} s",
-        )
 
     def _report_bug(self, progress: Progress, bug: Exception) -> None:
         progress.end("failed", ClosedBy.DBPROXY, repr(bug), Code.INTERNAL_ERROR)

@@ -6,6 +6,7 @@ cost.
 
 Choice: the same system calls, which wait only when the socket is not ready. So they are no
 checkpoints; who uses them sees to it that there are some elsewhere. Errors are those of trio's.
+A limit to the time costs something only where somebody waits.
 
 Tested in `tests/unit/relay/test_socket_io.py`.
 """
@@ -13,6 +14,7 @@ Tested in `tests/unit/relay/test_socket_io.py`.
 import errno
 import os
 import socket
+from math import inf
 from socket import AddressFamily
 from typing import Final
 
@@ -24,14 +26,23 @@ _UNDER_WAY: Final = {errno.EINPROGRESS, errno.EALREADY}
 _DONE: Final = {0, errno.EISCONN}
 
 
-async def connect_now(family: AddressFamily, host: str, port: int) -> trio.SocketStream:
+async def connect_now(
+    family: AddressFamily, host: str, port: int, *, limit: float = inf
+) -> trio.SocketStream:
     """Connect to an IP address. Cancelled or failed, it leaves no socket behind.
 
     Over loopback a connection is there by the time that `connect` returns, although it says
     that it is still under way; asked a second time, it says so. That saves a turn of trio's loop.
 
+    Args:
+        family: The address's.
+        host: The address.
+        port: The port.
+        limit: Seconds to wait.
+
     Raises:
         OSError: It failed.
+        trio.TooSlowError: It took too long.
     """
     plain = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -40,7 +51,8 @@ async def connect_now(family: AddressFamily, host: str, port: int) -> trio.Socke
         if outcome in _UNDER_WAY:
             outcome = plain.connect_ex((host, port))
         if outcome in _UNDER_WAY:
-            await trio.lowlevel.wait_writable(plain)
+            with trio.fail_after(limit):
+                await trio.lowlevel.wait_writable(plain)
             outcome = plain.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if outcome not in _DONE:
             raise OSError(outcome, os.strerror(outcome))
@@ -50,10 +62,16 @@ async def connect_now(family: AddressFamily, host: str, port: int) -> trio.Socke
     return trio.SocketStream(trio.socket.from_stdlib_socket(plain))
 
 
-async def receive_now(stream: trio.SocketStream, size: int) -> bytes:
+async def receive_now(stream: trio.SocketStream, size: int, *, limit: float = inf) -> bytes:
     """The next bytes, at most `size`; `b""` at the end. Cancelled, it has taken none.
 
+    Args:
+        stream: On a socket.
+        size: In bytes.
+        limit: Seconds to wait, when nothing is there.
+
     Raises:
+        trio.TooSlowError: Nothing has come in that time.
         trio.BrokenResourceError: The connection failed.
         trio.ClosedResourceError: It was closed.
     """
@@ -61,7 +79,11 @@ async def receive_now(stream: trio.SocketStream, size: int) -> bytes:
         try:
             return os.read(stream.socket.fileno(), size)
         except BlockingIOError:
-            await trio.lowlevel.wait_readable(stream.socket)
+            if limit == inf:
+                await trio.lowlevel.wait_readable(stream.socket)
+            else:
+                with trio.fail_after(limit):
+                    await trio.lowlevel.wait_readable(stream.socket)
         except OSError as error:
             raise _translated(stream, error) from error
 

@@ -176,16 +176,13 @@ class LayeredStream(trio.abc.HalfCloseableStream):
         if self._keeps_word:
             await self._flush()
         limit = self.patience()
-        if limit == inf:
-            return await self._receive_from_transport()
-        with trio.move_on_after(limit):
-            return await self._receive_from_transport()
-        raise SilenceError(limit)
-
-    async def _receive_from_transport(self) -> ByteData:
-        if self._socket is not None:
-            return await receive_now(self._socket, READ_SIZE)
-        return await self.transport.receive_some(READ_SIZE)
+        try:
+            if self._socket is not None:
+                return await receive_now(self._socket, READ_SIZE, limit=limit)
+            with trio.fail_after(limit):
+                return await self.transport.receive_some(READ_SIZE)
+        except trio.TooSlowError as error:
+            raise SilenceError(limit) from error
 
     async def _send_to_transport(self, data: bytes) -> None:
         if self._socket is not None:

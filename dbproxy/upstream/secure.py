@@ -72,11 +72,13 @@ class SecureDialer:
         Raises:
             UpstreamError: As `Transport.connect`; `upstream-unreachable` when it takes too long.
         """
-        with trio.move_on_after(self._connect_timeout):
-            return await self.transport.connect(address)
-        proxy = self.transport.outbound_proxy(address)
-        through = f" through the outbound proxy {proxy.in_words}" if proxy else ""
-        raise too_slow(f"connection{through}", address, self._connect_timeout)
+        limit = self._connect_timeout
+        try:
+            return await self.transport.connect(address, limit=limit)
+        except trio.TooSlowError as error:
+            proxy = self.transport.outbound_proxy(address)
+            through = f" through the outbound proxy {proxy.in_words}" if proxy else ""
+            raise too_slow(f"connection{through}", address, limit) from error
 
     async def dial(
         self,

@@ -9,6 +9,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from math import inf
 from socket import AF_INET, AF_INET6, AddressFamily, inet_pton
 from typing import Final, TypeAlias
 
@@ -61,22 +62,27 @@ class Transport:
         """
         return outbound_proxy_for(self._environ, address.host, address.port)
 
-    async def connect(self, address: ProxyAddress) -> LayeredStream:
+    async def connect(self, address: ProxyAddress, *, limit: float = inf) -> LayeredStream:
         """Connect; all addresses that a name leads to are tried (RFC 8305).
 
-        Cancelled or failed, it leaves no socket behind. There is no time-out here.
+        Cancelled or failed, it leaves no socket behind.
+
+        Args:
+            address: Where to.
+            limit: Seconds for all of it.
 
         Raises:
+            trio.TooSlowError: It took too long.
             UpstreamError: `upstream-unreachable`, `outbound-proxy-unreachable`,
                 `outbound-proxy-refused` or `too-many-files`.
             UsageError: A variable that names an outbound proxy cannot be understood.
         """
         proxy = self.outbound_proxy(address)
         if proxy is None:
-            return await _open(
-                address.host, address.port, partial(explain_connect_failure, address)
-            )
-        return await self._connect_through(proxy, address)
+            explain = partial(explain_connect_failure, address)
+            return await _open(address.host, address.port, explain, limit)
+        with trio.fail_after(limit):
+            return await self._connect_through(proxy, address)
 
     async def _connect_through(self, proxy: OutboundProxy, address: ProxyAddress) -> LayeredStream:
         explain = partial(
@@ -85,7 +91,7 @@ class Transport:
             peer="outbound proxy",
             code=Code.OUTBOUND_PROXY_UNREACHABLE,
         )
-        stream = await _open(proxy.host, proxy.port, explain)
+        stream = await _open(proxy.host, proxy.port, explain, inf)
         async with closed_on_failure(stream):
             if proxy.scheme == "https":
                 await self._start_tls(stream, proxy)
@@ -110,13 +116,16 @@ class Transport:
             ) from error
 
 
-async def _open(host: str, port: int, explain: Callable[[OSError], UpstreamError]) -> LayeredStream:
+async def _open(
+    host: str, port: int, explain: Callable[[OSError], UpstreamError], limit: float
+) -> LayeredStream:
     try:
         family = _family_of(host)
         if family is None:
-            stream = await trio.open_tcp_stream(host, port)
+            with trio.fail_after(limit):
+                stream = await trio.open_tcp_stream(host, port)
         else:
-            stream = await connect_now(family, host, port)
+            stream = await connect_now(family, host, port, limit=limit)
     except OSError as error:
         raise explain(error) from error
     keep_alive(stream.socket)
