@@ -9,6 +9,7 @@ from comparison.summary import Table, best, look_up, ratio
 
 OURS: Final = "dbproxy"
 PREWARMED: Final = "dbproxy-prewarm"
+WORKERS: Final = "dbproxy-workers"
 TSH: Final = "go"
 BEST_PEER: Final = "best peer"
 GO_PEER: Final = "Go peer"
@@ -84,6 +85,15 @@ BARS: Final = (
         1.2,
         1.0,
         aim_against=BEST_PEER,
+    ),
+    Bar(
+        "The same with `--workers auto`, on all processors as the peers",
+        "connect-8-resumed.per_s",
+        GO_PEER,
+        1.2,
+        1.0,
+        aim_against=BEST_PEER,
+        row=WORKERS,
     ),
     Bar(
         "p50 of a new connection with `--prewarm`, one every 10 ms",

@@ -301,7 +301,6 @@ ROWS: Final = (
         "dbproxy --tunnel --workers auto, ping",
         dbproxy("--tunnel", "--workers=auto"),
         ping=True,
-        judged=False,
         flags=("--workers",),
         only=MANY_CORES,
     ),

@@ -164,8 +164,10 @@ class FastRelay:
         try:
             reactor.watch(client.descriptor, self._client_event)
             reactor.watch(upstream.descriptor, self._upstream_event)
+            client.unsent = self._client_stream.take_unsent()
+            upstream.unsent = self._upstream_stream.take_unsent()
             if not first:
-                upstream.unsent = layers.outgoing()  # what a handshake has left to be said
+                upstream.unsent += layers.outgoing()  # what a handshake has left to be said
             for go in (self._go_up, self._go_down):  # at once: waking the reactor takes longer
                 if go():
                     reactor.ask(go)

@@ -20,7 +20,7 @@ from typing import Final
 
 import trio
 
-__all__ = ["broken_by", "connect_now", "receive_now", "send_now"]
+__all__ = ["broken_by", "connect_now", "receive_now", "send_some_now"]
 
 _UNDER_WAY: Final = {errno.EINPROGRESS, errno.EALREADY}
 _DONE: Final = {0, errno.EISCONN}
@@ -88,17 +88,16 @@ async def receive_now(stream: trio.SocketStream, size: int, *, limit: float = in
             raise _translated(stream, error) from error
 
 
-async def send_now(stream: trio.SocketStream, data: bytes) -> None:
-    """Send all bytes. Cancelled, it may have sent some of them.
+async def send_some_now(stream: trio.SocketStream, data: memoryview) -> int:
+    """Send at least one byte, and return how many. Cancelled, it has sent none.
 
     Raises:
         trio.BrokenResourceError: The connection failed.
         trio.ClosedResourceError: It was closed.
     """
-    left = memoryview(data)
-    while left:
+    while True:
         try:
-            left = left[os.write(stream.socket.fileno(), left) :]
+            return os.write(stream.socket.fileno(), data)
         except BlockingIOError:
             await trio.lowlevel.wait_writable(stream.socket)
         except OSError as error:

@@ -21,7 +21,7 @@ import trio
 from dbproxy.layers import Layer, LayerError, LayerStack, TruncatedError
 from dbproxy.layers.base import ByteData
 from dbproxy.relay.silence import SilenceError
-from dbproxy.relay.socket_io import receive_now, send_now
+from dbproxy.relay.socket_io import receive_now, send_some_now
 
 __all__ = ["LayeredStream", "closed_on_failure"]
 
@@ -78,6 +78,7 @@ class LayeredStream(trio.abc.HalfCloseableStream):
         "_receiving",
         "_sending",
         "_socket",
+        "_unsent",
         "patience",
         "transport",
     )
@@ -88,6 +89,7 @@ class LayeredStream(trio.abc.HalfCloseableStream):
         self.patience: Callable[[], float] = _for_ever
         self._layers = LayerStack()
         self._received = b""
+        self._unsent = b""  # of what somebody who was cancelled had begun to send
         self._eof_sent = False
         self._closed = False
         self._keeps_word = False
@@ -135,8 +137,16 @@ class LayeredStream(trio.abc.HalfCloseableStream):
         received, self._received = self._received, b""
         return received
 
+    def take_unsent(self) -> bytes:
+        """What somebody who was cancelled had begun to send; it goes out before all else."""
+        unsent, self._unsent = self._unsent, b""
+        return unsent
+
     def lend(self) -> tuple[trio.SocketStream, LayerStack]:
-        """Socket and layers, for who moves bytes without this class until the connection ends."""
+        """Socket and layers, for who moves bytes without this class until the connection ends.
+
+        Whoever sends takes what is unsent first.
+        """
         assert isinstance(self.transport, trio.SocketStream)  # noqa: S101 - the caller has looked
         return self.transport, self._layers
 
@@ -185,10 +195,16 @@ class LayeredStream(trio.abc.HalfCloseableStream):
             raise SilenceError(limit) from error
 
     async def _send_to_transport(self, data: bytes) -> None:
-        if self._socket is not None:
-            await send_now(self._socket, data)
-        else:
+        """On a socket, what a cancelled receiver had to say goes out before whatever comes next."""
+        if self._socket is None:
             await self.transport.send_all(data)
+            return
+        left = memoryview(self._unsent + data)
+        try:
+            while left:
+                left = left[await send_some_now(self._socket, left) :]
+        finally:
+            self._unsent = bytes(left)
 
     async def _take_layers_word(self, layer: Layer, data: ByteData) -> bytes:
         """Give wire bytes to `layer`; if it fails, its last word (an alert) goes out first."""
@@ -213,7 +229,7 @@ class LayeredStream(trio.abc.HalfCloseableStream):
         """
         if self._flush_lock.locked():
             return
-        if word := self._layers.outgoing():
+        if (word := self._layers.outgoing()) or self._unsent:
             self._flush_lock.acquire_nowait()
             try:
                 await self._send_to_transport(word)
@@ -268,7 +284,7 @@ class LayeredStream(trio.abc.HalfCloseableStream):
         else:
             lock.acquire_nowait()
         try:
-            while outgoing := self._layers.outgoing():
+            while (outgoing := self._layers.outgoing()) or self._unsent:
                 await self._send_to_transport(outgoing)
         finally:
             lock.release()

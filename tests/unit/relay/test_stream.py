@@ -2,19 +2,22 @@
 
 import random
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 
 import pytest
 import trio
 import trio.testing
 from openssl_ends import client_layer, server_layer
+from relay_bench import every_engine
 from stream_ends import Duplex, FakeStream, lockstep_pair, memory_pair, receive_all, socket_pair
 from tls_peers import BOTH_VERSIONS, Credentials, StdlibTLS, client_context, server_context
 from trio.testing import MockClock
 
-from dbproxy.layers import PingLayer, TLSError, TruncatedError
-from dbproxy.relay import LayeredStream, closed_on_failure
+from dbproxy.layers import LayerStack, PingLayer, TLSError, TruncatedError
+from dbproxy.layers.base import ByteData
+from dbproxy.relay import FirstFlight, LayeredStream, RelayEngine, closed_on_failure
 from dbproxy.relay.stream import READ_SIZE
 
 Streams = tuple[LayeredStream, LayeredStream]
@@ -132,6 +135,88 @@ class TestEarlyBytes:
         await far.send_all(b"ting")
         await far.send_eof()
         assert await receive_all(stream) == b"greeting"
+
+
+class Talkative(LayerStack):
+    """Has a lot to say about each thing that it receives."""
+
+    def receive(self, data: ByteData) -> bytes:
+        self.send(b"w" * (4 * MIB))
+        return b""
+
+
+class TestCancelledReceivers:
+    """What a receiver has to say on the layers' account is not lost with it."""
+
+    @asynccontextmanager
+    async def cut_off_in_its_own_word(
+        self,
+    ) -> AsyncIterator[tuple[LayeredStream, trio.SocketStream]]:
+        near, far = socket_pair()
+        stream = LayeredStream(near)
+        async with stream, far:
+            await stream.add_layer(Talkative())
+            await far.send_all(b"?")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stream.receive_some)
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.cancel_scope.cancel()  # a part of the word has been sent by now
+            yield stream, far
+
+    async def test_the_next_to_send_sends_the_rest_first(self) -> None:
+        async with (
+            self.cut_off_in_its_own_word() as (stream, far),
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(send_and_close, stream, b"next")
+            assert await receive_all(far) == b"w" * (4 * MIB) + b"next"
+
+    async def test_the_next_to_receive_sends_the_rest(self) -> None:
+        async with (
+            self.cut_off_in_its_own_word() as (stream, far),
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(stream.receive_some)
+            await far.send_all(b"?")
+            assert await receive_exactly(far, 8 * MIB) == b"w" * (8 * MIB)
+            nursery.cancel_scope.cancel()
+
+    async def test_whoever_borrows_the_socket_has_the_rest(self) -> None:
+        async with self.cut_off_in_its_own_word() as (stream, far):
+            rest = stream.take_unsent()
+            assert 0 < len(rest) < 4 * MIB
+            assert stream.take_unsent() == b""
+            assert await receive_exactly(far, 4 * MIB - len(rest)) == b"w" * (4 * MIB - len(rest))
+
+    @every_engine
+    async def test_a_relay_sends_the_rest_before_what_it_carries(self, fast: bool) -> None:
+        near, database = socket_pair()
+        upstream = LayeredStream(near)
+        engine = RelayEngine(fast=fast)
+        async with (
+            self.cut_off_in_its_own_word() as (stream, far),
+            upstream,
+            database,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(engine.run)
+            nursery.start_soon(engine.relay(stream, upstream, FirstFlight(), lambda: None).run)
+            await database.send_all(b"answer")
+            expected = b"w" * (4 * MIB) + b"answer"
+            assert await receive_exactly(far, len(expected)) == expected
+            nursery.cancel_scope.cancel()
+
+
+async def receive_exactly(stream: trio.SocketStream, size: int) -> bytes:
+    received = bytearray()
+    while len(received) < size:
+        received += await stream.receive_some(size - len(received))
+    return bytes(received)
+
+
+async def send_and_close(stream: LayeredStream, data: bytes) -> None:
+    await stream.send_all(data)
+    await stream.aclose()
 
 
 class TestLastWords:
