@@ -80,10 +80,14 @@ def _send_now(data: memoryview, sink: End) -> None:
 def _plain_to_tls(source: PlainEnd, sink: TLSEnd) -> int:
     buffers = source.buffers
     size = source.receive(buffers.into_plain)
+    if size > SMALL:
+        sent = _send(((HEADROOM, HEADROOM + size),), sink)
+        sink.note_size(size)
+        return sent
+    if sink.in_bulk:
+        sink.note_size(size)
     if not size:
         return 0
-    if size > SMALL:
-        return _send(((HEADROOM, HEADROOM + size),), sink)
     plain, out = buffers.plain, buffers.out
     if sink.ping is None:
         filled = sink.records.seal_one(plain, HEADROOM, HEADROOM + size, out)

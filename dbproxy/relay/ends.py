@@ -27,6 +27,7 @@ from dbproxy.layers.openssl import SETTLED, Scratch
 from dbproxy.layers.ping import HEADER_SIZE, put_header
 
 __all__ = [
+    "FULL_SIZE",
     "HEADROOM",
     "READ_SIZE",
     "Buffers",
@@ -42,7 +43,7 @@ READ_SIZE: Final = 256 * 1024
 """Bytes asked of a socket at once: many TLS records per system call."""
 HEADROOM: Final = HEADER_SIZE
 """Bytes in front of what was read, for the header of a ping frame."""
-_FULL_SIZE: Final = READ_SIZE - HEADROOM
+FULL_SIZE: Final = READ_SIZE - HEADROOM
 """Bytes of a read after which there may be more: as many as fill whole records with the header."""
 _SLACK: Final = 64 * 1024
 """For records that were incomplete before, and for what TLS adds to what is sent."""
@@ -72,7 +73,7 @@ class Buffers:
 
     def __post_init__(self) -> None:
         self.into_wire = [self.wire.view]
-        self.into_plain = [self.plain.view[HEADROOM : HEADROOM + _FULL_SIZE]]
+        self.into_plain = [self.plain.view[HEADROOM : HEADROOM + FULL_SIZE]]
 
 
 class EndOfStream(Exception):
@@ -171,7 +172,7 @@ class End(ABC):
         except BlockingIOError:
             self.readable = False
             return 0
-        if size < _FULL_SIZE:
+        if size < FULL_SIZE:
             if not size:
                 self._layers.receive_eof()
                 raise EndOfStream
@@ -234,7 +235,7 @@ class PlainEnd(End):
 class TLSEnd(End):
     """TLS, with or without ping framing, on OpenSSL's buffers."""
 
-    __slots__ = ("_tls", "ended", "ping", "records")
+    __slots__ = ("_tls", "ended", "in_bulk", "ping", "records")
 
     def __init__(
         self,
@@ -249,6 +250,17 @@ class TLSEnd(End):
         self.records = tls.records
         self.ping = ping
         self.ended = tls.ended
+        self.in_bulk = False
+
+    def note_size(self, size: int) -> None:
+        """Bulk is being sent as long as there is always as much to send as can be read at once."""
+        if size >= FULL_SIZE:
+            if not self.in_bulk:
+                self.in_bulk = True
+                self.records.begin_bulk()
+        elif self.in_bulk:
+            self.in_bulk = False
+            self.records.end_bulk()
 
     def read(self) -> Regions:
         if self.ended:

@@ -1,5 +1,6 @@
 """Records on buffers that are used again and again, against the standard library's `ssl`."""
 
+import random
 from ssl import TLSVersion
 
 import pytest
@@ -158,3 +159,60 @@ def test_a_connection_is_told_to_keep_no_buffers_while_it_is_idle(reader: Reader
     lib = Binding.lib
     modes = lib.SSL_set_mode(reader.layer.connection._ssl, 0)
     assert modes & lib.SSL_MODE_RELEASE_BUFFERS
+
+
+class TestSealing:
+    """Encrypting, one record at a time and in bulk."""
+
+    @pytest.mark.parametrize("bulk", [False, True])
+    @pytest.mark.parametrize("size", [1, 16_384, 16_385, 60_000, 100_000])
+    def test_what_is_sealed_arrives(self, reader: Reader, size: int, bulk: bool) -> None:
+        records, data = reader.layer.records, random.Random(size).randbytes(size)
+        if bulk:
+            records.begin_bulk()
+        reader.plain.view[7 : 7 + size] = data
+        wire = Scratch(128 * 1024)
+        sealed, filled = records.seal(reader.plain, 7, 7 + size, wire, 100)
+        assert sealed == 7 + size
+        assert reader.server.receive(bytes(wire.view[100:filled])) == data
+        assert not records.take(wire), "nothing is left behind"
+
+    @pytest.mark.parametrize("bulk", [False, True])
+    def test_what_the_buffer_has_no_room_for_comes_afterwards(
+        self, reader: Reader, bulk: bool
+    ) -> None:
+        records, data = reader.layer.records, random.Random(3).randbytes(100_000)
+        if bulk:
+            records.begin_bulk()
+        reader.plain.view[: len(data)] = data
+        wire, start, received = Scratch(40_000), 0, b""
+        while start < len(data):
+            start, filled = records.seal(reader.plain, start, len(data), wire, 0)
+            received += reader.server.receive(bytes(wire.view[:filled]))
+            while end := records.take(wire):
+                received += reader.server.receive(bytes(wire.view[:end]))
+        assert received == data
+
+    def test_the_memory_of_bulk_is_given_back(self, reader: Reader) -> None:
+        records, connection = reader.layer.records, reader.layer.connection
+        wire = Scratch(128 * 1024)
+        records.begin_bulk()
+        records.seal(reader.plain, 0, 100_000, wire, 0)
+        swollen = connection._from_ssl
+        records.seal(reader.plain, 0, 100_000, wire, 0)
+        assert connection._from_ssl is swollen, "in between it is used again"
+        records.end_bulk()
+        assert connection._from_ssl is not swollen
+        _, filled = records.seal(reader.plain, 0, 40_000, wire, 0)
+        assert filled == 40_000 + 3 * 22, "which is in use now"
+
+    def test_what_has_not_been_taken_survives_the_end_of_bulk(self, reader: Reader) -> None:
+        records, wire = reader.layer.records, Scratch(30_000)
+        records.begin_bulk()
+        reader.plain.view[:50_000] = bytes(50_000)
+        _, filled = records.seal(reader.plain, 0, 50_000, wire, 0)
+        received = reader.server.receive(bytes(wire.view[:filled]))
+        records.end_bulk()
+        while end := records.take(wire):
+            received += reader.server.receive(bytes(wire.view[:end]))
+        assert received == bytes(50_000)

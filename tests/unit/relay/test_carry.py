@@ -17,7 +17,7 @@ from tls_peers import Credentials, StdlibTLS, server_context, shake_hands
 
 from dbproxy.layers import LayerStack, PingLayer, TLSError, TruncatedError
 from dbproxy.relay.carry import SMALL, Carry, SinkFailed, carrier, carry
-from dbproxy.relay.ends import Buffers, End, EndOfStream, make_end
+from dbproxy.relay.ends import Buffers, End, EndOfStream, TLSEnd, make_end
 
 PING = b"\0\0\0\0"
 MOST = 1 << 20
@@ -153,6 +153,35 @@ class TestMessages:
             assert b"".join(received(bench.application)) == said
             assert bench.ping is not None
             assert bench.ping.pings_received == pings
+
+
+class TestBulk:
+    """As long as there is more to send than is read at once, many records are made at once."""
+
+    @pytest.fixture(autouse=True)
+    def _read_less(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("dbproxy.relay.ends.FULL_SIZE", 50_000)
+
+    @pytest.mark.parametrize("rest", [0, 1, SMALL, SMALL + 1, 49_999])
+    @pytest.mark.parametrize("full", [1, 3])
+    def test_it_ends_with_the_first_read_that_is_not_full(
+        self, localhost: Credentials, full: int, rest: int
+    ) -> None:
+        with pair(localhost, ping=True, own=True) as bench:
+            assert isinstance(bench.upstream, TLSEnd)
+            data = random.Random(rest).randbytes(50_000 * full + rest)
+            bench.application.sendall(data)
+            arrived = b""
+            for _ in range(full):
+                assert bench.up() == 50_000
+                assert bench.upstream.in_bulk
+                arrived += bench.heard()
+            assert bench.up() == rest
+            assert not bench.upstream.in_bulk
+            assert arrived + bench.heard() == data
+            bench.application.sendall(b"small again")
+            assert bench.up() == 11
+            assert bench.heard() == b"small again"
 
 
 def cut(data: bytes, cuts: list[int]) -> list[bytes]:
