@@ -16,6 +16,7 @@ from dbproxy.downstream import (
     remove_name,
 )
 from dbproxy.downstream.accept import Acceptor
+from dbproxy.downstream.listener import Listener
 from dbproxy.errors import Code, IdentityError
 from dbproxy.events import DrainingStarted, EventStream, Stopped, Subscriber
 from dbproxy.identity import IdentityStore, load_tbot_config, watch
@@ -62,7 +63,7 @@ class Inherited:
         certificate: What `--terminate` shows to clients.
     """
 
-    listener: trio.SocketListener
+    listener: Listener
     certificate: ServerCertificate | None
 
 
@@ -71,7 +72,7 @@ class Prepared:
     """A proxy that listens and does not accept yet."""
 
     address: ListenAddress
-    listener: trio.SocketListener
+    listener: Listener
     certificate: ServerCertificate | None
     protocol: DatabaseProtocol
     facts: ConnectionFacts

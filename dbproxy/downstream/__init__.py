@@ -13,6 +13,7 @@ from dbproxy.downstream.listen import (
     open_listener,
     remove_name,
 )
+from dbproxy.downstream.listener import Listener
 from dbproxy.downstream.local_authority import (
     LocalAuthority,
     ServerCertificate,
@@ -27,6 +28,7 @@ __all__ = [
     "ClientEndpoint",
     "ConnectionHandler",
     "ListenAddress",
+    "Listener",
     "LocalAuthority",
     "RelayedAdmission",
     "ServerCertificate",

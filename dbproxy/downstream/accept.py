@@ -64,9 +64,6 @@ class Acceptor:
     async def _accept_and_serve(self) -> None:
         """The life of a task: until a client comes, and until it has gone.
 
-        Connections that were reset in the queue (ECONNABORTED and its like) are passed over by
-        trio's listener.
-
         Raises:
             OSError: The listener itself fails, in a way that waiting does not mend.
         """

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import trio
 
+from dbproxy.downstream.listener import Listener
 from dbproxy.errors import Code, ListenError, UsageError
 from dbproxy.relay.keepalive import keep_alive
 
@@ -114,7 +115,7 @@ def _malformed(uri: str) -> UsageError:
     )
 
 
-async def open_listener(address: ListenAddress) -> trio.SocketListener:
+async def open_listener(address: ListenAddress) -> Listener:
     """Bind and listen.
 
     A Unix socket that nobody listens on any more is replaced; anything else in its place is not.
@@ -168,25 +169,25 @@ def _is_socket(path: Path) -> bool:
         return True
 
 
-async def _open_tcp(address: TCPAddress) -> trio.SocketListener:
+async def _open_tcp(address: TCPAddress) -> Listener:
     family, *_rest, name = (
         await trio.socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     )[0]
-    listener = trio.socket.socket(family, socket.SOCK_STREAM)
+    listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         keep_alive(listener)  # before anybody connects
-        await listener.bind(name)
+        listener.bind(name)
         listener.listen(_BACKLOG)
     except BaseException:
         listener.close()
         raise
-    return trio.SocketListener(listener)
+    return Listener(listener)
 
 
-def _open_unix(path: Path) -> trio.SocketListener:
+def _open_unix(path: Path) -> Listener:
     _remove_abandoned(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -200,7 +201,7 @@ def _open_unix(path: Path) -> trio.SocketListener:
     except BaseException:
         listener.close()
         raise
-    return trio.SocketListener(trio.socket.from_stdlib_socket(listener))
+    return Listener(listener)
 
 
 def _remove_abandoned(path: Path) -> None:

@@ -26,7 +26,7 @@ _OPTIONS: Final = {
 }
 
 
-def keep_alive(sock: trio.socket.SocketType) -> None:
+def keep_alive(sock: trio.socket.SocketType | socket.socket) -> None:
     """Switch keepalive on; a dead peer is noticed within a minute. No effect on Unix sockets."""
     if sock.family == socket.AF_UNIX:
         return

@@ -51,9 +51,6 @@ LINGER: Final = 0.004
 """Seconds to wait for the next event before trio is asked to; epoll counts in milliseconds."""
 LONGEST: Final = 0.008
 """Seconds that lingering lasts while events keep coming: timers and signals may be late by that."""
-TURNS_TO_ARRIVE: Final = 2
-"""Turns of trio's loop from a client's leaving the listener's queue until it is counted: one in
-`accept` itself, and one because tasks have no order within a turn."""
 _MOST_EVENTS: Final = 256
 OWN_LOOP: Final = trio.lowlevel.RunVar("whether only dbproxy runs in trio's loop", default=False)
 """Kept by each run of trio's, since a process may have several."""
@@ -148,10 +145,6 @@ class Reactor:
 
     async def _linger(self, epoll: _Epoll) -> bool:
         """Go on without trio while there is something to do; returns whether there still is."""
-        for _ in range(TURNS_TO_ARRIVE):
-            await trio.lowlevel.checkpoint()
-        if not self._may_linger():
-            return True
         until = perf_counter() + LONGEST
         doors = [door.fileno() for door in self._doors if door.fileno() >= 0]
         for door in doors:

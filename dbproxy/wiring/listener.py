@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-import trio
-
-from dbproxy.downstream import ListenAddress, TCPAddress, UnixAddress, open_listener
+from dbproxy.downstream import ListenAddress, Listener, TCPAddress, UnixAddress, open_listener
 from dbproxy.errors import Code, ListenError, UsageError
 from dbproxy.protocols import DatabaseProtocol
 from dbproxy.settings import Mode, Settings
@@ -42,7 +40,7 @@ def _misnamed_socket(path: Path, protocol: DatabaseProtocol) -> UsageError:
     )
 
 
-async def open_listener_for(settings: Settings, address: ListenAddress) -> trio.SocketListener:
+async def open_listener_for(settings: Settings, address: ListenAddress) -> Listener:
     """Open the listener.
 
     Raises:

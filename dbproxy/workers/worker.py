@@ -11,7 +11,7 @@ from typing import Final
 
 import trio
 
-from dbproxy.downstream import ServerCertificate
+from dbproxy.downstream import Listener, ServerCertificate
 from dbproxy.errors import DBProxyError
 from dbproxy.events import (
     AuthoritiesPassedOver,
@@ -103,7 +103,7 @@ class Worker:
             await self._proxy.serve(prepared)
 
     def _make_proxy(self) -> DatabaseProxy:
-        listener = trio.SocketListener(trio.socket.from_stdlib_socket(self._listener))
+        listener = Listener(self._listener)
         inherited = Inherited(listener, self._certificate)
         self._proxy = DatabaseProxy(self._settings, self._tell, inherited=inherited)
         return self._proxy

@@ -3,7 +3,7 @@
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 import trio
@@ -102,30 +102,6 @@ async def test_other_failures_of_the_listener_are_raised() -> None:
     listener = ScriptedListener(errno.EINVAL)
     with pytest.RaisesGroup(pytest.RaisesExc(OSError, match="Invalid argument")):
         await accept_for(1, listener, lambda event: None)
-
-
-async def test_a_client_that_was_reset_in_the_queue_is_passed_over(
-    connection: trio.SocketStream, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    outcomes: Sequence[object] = [errno.ECONNABORTED, errno.EPROTO, connection.socket]
-    left = list(outcomes)
-    really_accept = listener.socket.accept
-
-    async def accept() -> tuple[object, object]:
-        await trio.lowlevel.checkpoint()
-        if not left:
-            return await really_accept()
-        outcome = left.pop(0)
-        if isinstance(outcome, int):
-            raise OSError(outcome, os.strerror(outcome))
-        return outcome, None
-
-    monkeypatch.setattr(listener.socket, "accept", accept)
-    events: list[Event] = []
-    (served,) = await accept_for(0.2, listener, events.append)
-    assert served.socket is connection.socket
-    assert events == []
 
 
 async def test_a_closed_listener_ends_accepting_and_no_handler(

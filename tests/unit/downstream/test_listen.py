@@ -155,12 +155,12 @@ class TestTCP:
             await open_listener(TCPAddress(host, 0))
         assert caught.value.code is Code.LISTEN_FAILED
 
-    async def test_a_port_that_is_denied_is_named(self) -> None:
-        class Denied(trio.abc.SocketFactory):
-            def socket(self, *_arguments: object) -> trio.socket.SocketType:
+    async def test_a_port_that_is_denied_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Denied(socket.socket):
+            def bind(self, _name: object) -> None:
                 raise PermissionError(errno.EACCES, "Permission denied")
 
-        trio.socket.set_custom_socket_factory(Denied())
+        monkeypatch.setattr(socket, "socket", Denied)
         with pytest.raises(ListenError, match=r"127\.0\.0\.1:80: Permission denied") as caught:
             await open_listener(TCPAddress("127.0.0.1", 80))
         assert caught.value.code is Code.LISTEN_DENIED

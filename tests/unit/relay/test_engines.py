@@ -26,6 +26,7 @@ from relay_bench import (
 from stream_ends import receive_all, socket_pair
 from tls_peers import Credentials
 
+from dbproxy.downstream import TCPAddress, open_listener
 from dbproxy.events import ClosedBy
 from dbproxy.layers import PingLayer, TLSLayer
 from dbproxy.layers.openssl import Records
@@ -578,8 +579,9 @@ async def test_a_client_that_arrives_ends_the_lingering(
     monkeypatch.setattr("dbproxy.relay.reactor.LONGEST", PATIENCE)
     own_the_loop()
     reactor = Reactor()
-    reactor.is_alone = lambda: True
-    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    served: list[trio.SocketStream] = []
+    reactor.is_alone = lambda: not served
+    listener = await open_listener(TCPAddress("127.0.0.1", 0))
     reactor.look_out_for_clients(listener.socket)
     (closed,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     reactor.look_out_for_clients(closed.socket)
@@ -601,7 +603,8 @@ async def test_a_client_that_arrives_ends_the_lingering(
         thread.start()
         async with listener, trio.open_nursery() as machinery:
             machinery.start_soon(reactor.run)
-            await (await listener.accept()).aclose()
+            served.append(await listener.accept())
+            await served[0].aclose()
             machinery.cancel_scope.cancel()
         thread.join()
     assert perf_counter() - begin < PATIENCE / 2
