@@ -65,6 +65,7 @@ class Listener(trio.abc.Listener[trio.SocketStream]):
             trio.ClosedResourceError: It is closed.
             OSError: Accepting failed.
         """
+        await trio.lowlevel.checkpoint_if_cancelled()
         while True:
             if self._plain.fileno() < 0:
                 raise trio.ClosedResourceError("this listener was closed")

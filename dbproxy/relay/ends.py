@@ -282,6 +282,10 @@ class TLSEnd(End):
             return ((HEADROOM, end),)
         return self.ping.regions(plain.view, HEADROOM, end)
 
+    def end(self) -> None:
+        self.note_size(0)  # what bulk has needed is not needed for the other direction
+        super().end()
+
     def _settle(self, result: int, *, empty: bool) -> None:
         """Reading has stopped for a reason, or there is something to be said to the peer."""
         try:

@@ -153,6 +153,29 @@ async def test_whoever_has_accepted_serves_at_once_and_the_next_client_waits_for
     assert turns[second] - turns[connection] == 2
 
 
+async def test_it_can_be_cancelled_however_many_clients_come() -> None:
+    """Whoever is cut off comes back at once."""
+    listener = await open_listener(TCPAddress("127.0.0.1", 0))
+    clients: list[socket.socket] = []
+    most = 200
+
+    def come() -> None:
+        if len(clients) < most:
+            clients.append(socket.create_connection(listener.socket.getsockname()))
+
+    async def handle(stream: trio.SocketStream) -> None:
+        nursery.cancel_scope.cancel()
+        come()
+        await trio.lowlevel.checkpoint()
+
+    come()
+    async with listener, trio.open_nursery() as nursery:
+        Acceptor(listener, handle, nursery, lambda event: None).start()
+    for client in clients:
+        client.close()
+    assert len(clients) < most
+
+
 async def test_a_cancelled_acceptor_has_accepted_nobody(connection: trio.SocketStream) -> None:
     listener = ScriptedListener(connection)
     async with trio.open_nursery() as nursery:

@@ -52,9 +52,17 @@ class Scripted:
 
 
 async def test_who_has_come_is_accepted_before_anybody_else_has_a_turn(listener: Listener) -> None:
-    with connect(listener) as client:
-        with trio.testing.assert_no_checkpoints():
-            stream = await listener.accept()
+    others: list[str] = []
+
+    async def take_a_turn() -> None:
+        others.append("turn")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(take_a_turn)
+        client = connect(listener)
+        stream = await listener.accept()
+        assert not others
+    with client:
         async with stream:
             client.sendall(b"hello")
             assert await stream.receive_some() == b"hello"
@@ -99,6 +107,16 @@ async def test_closing_it_ends_a_wait(listener: Listener) -> None:
         nursery.start_soon(accept)
         await trio.testing.wait_all_tasks_blocked()
         await listener.aclose()
+
+
+async def test_whoever_is_cancelled_already_takes_nobody(listener: Listener) -> None:
+    with connect(listener) as client:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await listener.accept()
+        assert scope.cancelled_caught
+        async with await listener.accept() as stream:
+            assert stream.socket.getpeername() == client.getsockname()
 
 
 @pytest.mark.parametrize("way", ["closed", "handed on"])

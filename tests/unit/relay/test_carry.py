@@ -47,6 +47,10 @@ class Pair:
     def down(self) -> int:
         return self.carrier(self.upstream, self.client)(self.upstream, self.client)
 
+    def in_bulk(self) -> bool:
+        assert isinstance(self.upstream, TLSEnd)
+        return self.upstream.in_bulk
+
     def framed(self, data: bytes) -> bytes:
         return data if self.ping is None else len(data).to_bytes(4, "big") + data
 
@@ -168,20 +172,32 @@ class TestBulk:
         self, localhost: Credentials, full: int, rest: int
     ) -> None:
         with pair(localhost, ping=True, own=True) as bench:
-            assert isinstance(bench.upstream, TLSEnd)
             data = random.Random(rest).randbytes(50_000 * full + rest)
             bench.application.sendall(data)
             arrived = b""
             for _ in range(full):
                 assert bench.up() == 50_000
-                assert bench.upstream.in_bulk
+                assert bench.in_bulk()
                 arrived += bench.heard()
             assert bench.up() == rest
-            assert not bench.upstream.in_bulk
+            assert not bench.in_bulk()
             assert arrived + bench.heard() == data
             bench.application.sendall(b"small again")
             assert bench.up() == 11
             assert bench.heard() == b"small again"
+
+    def test_it_ends_with_the_direction(self, localhost: Credentials) -> None:
+        with pair(localhost, ping=True, own=True) as bench:
+            bench.application.sendall(bytes(50_000))
+            bench.application.shutdown(socket.SHUT_WR)
+            assert bench.up() == 50_000
+            assert bench.in_bulk()
+            with pytest.raises(EndOfStream):
+                bench.up()
+            bench.upstream.end()
+            assert not bench.in_bulk()
+            assert bench.heard() == bytes(50_000)
+            assert bench.tls.ended
 
 
 def cut(data: bytes, cuts: list[int]) -> list[bytes]:
