@@ -18,19 +18,18 @@ from dbproxy.lab.tbot import Tbot
 TELLS = """
 import os, signal, sys
 
-def tell(number, _frame):
-    name = signal.Signals(number).name
+ends_at = sys.argv[1:]
+heard = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT,
+         signal.SIGUSR1, signal.SIGUSR2)
+for number in heard:
+    signal.signal(number, signal.SIG_DFL)
+signal.pthread_sigmask(signal.SIG_BLOCK, heard)  # none is missed between one and the next
+print("ready", os.getpid(), flush=True)
+while True:
+    name = signal.Signals(signal.sigwait(heard)).name
     print(name, flush=True)
     if name in ends_at:
         os._exit(7)
-
-ends_at = sys.argv[1:]
-for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT,
-               signal.SIGUSR1, signal.SIGUSR2):
-    signal.signal(number, tell)
-print("ready", os.getpid(), flush=True)
-while True:
-    signal.pause()
 """
 """A program that prints the signals it gets, and ends with status 7 at those that it is told."""
 
