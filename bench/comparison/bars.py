@@ -87,7 +87,7 @@ BARS: Final = (
         aim_against=BEST_PEER,
     ),
     Bar(
-        "The same with `--workers auto`, on all processors as the peers",
+        "The same with `--workers auto`; the Go peer does not resume",
         "connect-8-resumed.per_s",
         GO_PEER,
         1.2,

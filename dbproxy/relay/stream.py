@@ -164,6 +164,10 @@ class LayeredStream(trio.abc.HalfCloseableStream):
             while not self._received and not self._layers.ended:
                 self._received = await self._receive_batch()
                 await self._send_own_word()
+                if (
+                    not self._received
+                ):  # a peer that sends nothing but pings must not keep others out
+                    await trio.lowlevel.checkpoint()
             if not self._received:
                 self._layers.receive_eof()
             return self._take(max_bytes)

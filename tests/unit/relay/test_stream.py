@@ -219,6 +219,28 @@ async def send_and_close(stream: LayeredStream, data: bytes) -> None:
     await stream.aclose()
 
 
+async def test_a_peer_that_sends_nothing_but_pings_keeps_nobody_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    near, far = socket_pair()
+    reads = 0
+
+    async def there_is_always_a_ping(*_arguments: object, **_options: object) -> bytes:
+        nonlocal reads
+        reads += 1
+        return bytes(4) if reads < 1000 else b"\0\0\0\1x"
+
+    monkeypatch.setattr("dbproxy.relay.stream.receive_now", there_is_always_a_ping)
+    async with LayeredStream(near) as stream, far:
+        await stream.add_layer(PingLayer())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream.receive_some)
+            for _ in range(3):
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+    assert reads < 10
+
+
 class TestLastWords:
     """What a client's handshake ends with may leave with its first message."""
 
