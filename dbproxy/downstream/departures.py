@@ -1,10 +1,10 @@
 """Waiting on behalf of a client, unless it leaves.
 
 A client that leaves while it waits ends the wait: nobody needs the next attempt. Only pauses are
-watched, and whoever has to wait for its turn to dial: a queue of clients that are gone would grow
-for as long as the upstream stalls, and hold up those that are still there. Any other attempt under
-way has its own limits, and a watch over each would cost every connection a task for the sake of the
-few that leave just then.
+watched, and whoever has to wait for discovery, or its turn, before it is dialled for: a queue of
+clients that are gone would grow for as long as the upstream stalls, and hold up those that are
+still there. Any other attempt under way has its own limits, and a watch over each would cost every
+connection a task for the sake of the few that leave just then.
 
 Leaving is ending one's direction: TCP does not tell a client that is gone from one that only has
 nothing more to say. No database client ends its direction before it was answered, but if one does,
@@ -25,8 +25,8 @@ from dbproxy.upstream import UpstreamConnection
 __all__ = ["dial_for_who_stays", "wait_unless"]
 
 _LEFT_THE_QUEUE: Final = (
-    "the client left while it waited for its turn: as many connections to the Teleport Proxy as"
-    " --max-handshakes allows were being set up"
+    "the client left while it waited for its turn: the Teleport Proxy was being asked where to dial,"
+    " or as many connections to it as --max-handshakes allows were being set up"
 )
 
 

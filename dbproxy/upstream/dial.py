@@ -117,8 +117,12 @@ class UpstreamDialer:
 
     @property
     def busy(self) -> bool:
-        """Whether the next one to dial has to wait for its turn."""
-        return self._turns.available_tokens < 1
+        """Whether the next one to dial has to wait: for discovery, or for its turn."""
+        return self._routes.due or not self._has_turns
+
+    @property
+    def _has_turns(self) -> bool:
+        return self._turns.available_tokens >= 1
 
     async def dial(
         self,
@@ -140,10 +144,10 @@ class UpstreamDialer:
             UpstreamError: What went wrong, by its code.
         """
         route = await self._routes.find(protocol.name)
-        if self.busy:
-            await self._turns.acquire()
-        else:
+        if self._has_turns:
             self._turns.acquire_nowait()
+        else:
+            await self._turns.acquire()
         try:
             started = trio.current_time()
             if route.tls_routing:

@@ -57,6 +57,10 @@ _CHECK_THE_PROXY: Final = PROBLEMS[Code.DISCOVERY_FAILED].next_step
 class RouteFinder(Protocol):
     """Knows where to dial."""
 
+    @property
+    def due(self) -> bool:
+        """Whether whoever asks next has to wait for the answer."""
+
     async def find(self, protocol: str) -> UpstreamRoute:
         """Where to dial for the database protocol of this name.
 
@@ -81,6 +85,11 @@ class FixedRoute:
             tls_routing=True,
             decision=f"as given with {configured.named_by}, without discovery",
         )
+
+    @property
+    def due(self) -> bool:
+        """Never."""
+        return False
 
     async def find(self, protocol: str) -> UpstreamRoute:
         """The address; waits for nothing."""
@@ -119,6 +128,11 @@ class Discovery:
         self._earliest = -math.inf
         self._told: Event | None = None
 
+    @property
+    def due(self) -> bool:
+        """Whether the last outcome is out of date, or the Teleport Proxy is being asked now."""
+        return trio.current_time() >= max(self._due, self._earliest)
+
     async def find(self, protocol: str) -> UpstreamRoute:
         """Where to dial for the database protocol of this name.
 
@@ -128,7 +142,7 @@ class Discovery:
         Raises:
             UpstreamError: `tls-routing-off`: the cluster does not serve the protocol to us.
         """
-        if self._is_due():
+        if self.due:
             await self._refresh()
         if self._answer is not None:
             return route_of(self._answer, self._configured, protocol)
@@ -141,14 +155,11 @@ class Discovery:
         """
         self._due = -math.inf
 
-    def _is_due(self) -> bool:
-        return trio.current_time() >= max(self._due, self._earliest)
-
     async def _refresh(self) -> None:
         """Make an attempt, or wait for the one that somebody else makes."""
         with trio.move_on_after(2 * self._timeout):  # those before us may be cancelled, one by one
             async with self._lock:
-                if self._is_due():
+                if self.due:
                     self._settle(await self._ask())
 
     async def _ask(self) -> Answer | NoAnswer:

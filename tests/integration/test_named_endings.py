@@ -355,3 +355,21 @@ async def test_who_leaves_the_queue_for_handshakes_frees_its_place_and_who_stays
     assert record.code is Code.UPSTREAM_UNREACHABLE
     assert record.reason is not None
     assert "waited for its turn" in record.reason
+
+
+async def test_who_leaves_while_the_proxy_is_asked_where_to_dial_is_not_waited_for(
+    rsa_keys: tuple[PrivateKey, PrivateKey], tmp_path: Path
+) -> None:
+    stall = Fault(Step.CLIENT_HELLO, Action.STALL)
+    async with talking_proxy(
+        Mode.TUNNEL, tmp_path, rsa_keys, stall, connection_upgrade="never"
+    ) as (lab, proxy):
+        async with await proxy.connect() as leaves:
+            await leaves.send_all(startup(user="alice"))
+            await until(lambda: len(lab.faults.injected) > 0, PATIENCE)
+        record = await proxy.record(1)
+    assert (record.outcome, record.closed_by) == ("abandoned", ClosedBy.CLIENT)
+    assert record.code is Code.UPSTREAM_UNREACHABLE
+    assert record.duration < WAIT / 2
+    assert record.reason is not None
+    assert "was being asked where to dial" in record.reason

@@ -31,6 +31,10 @@ class UnroutedTo(RouteFinder):
     def __init__(self, address: ProxyAddress) -> None:
         self._route = UpstreamRoute(address=address, tls_routing=False, decision="for a test")
 
+    @property
+    def due(self) -> bool:
+        return False
+
     async def find(self, protocol: str) -> UpstreamRoute:
         return self._route
 

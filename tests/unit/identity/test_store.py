@@ -647,6 +647,25 @@ async def test_a_rewrite_of_some_files_is_taken_when_it_has_come_to_rest(
     assert (await store.fresh()).certificate == certificate
 
 
+async def test_an_expired_identity_is_not_used_while_a_rewrite_comes_to_rest(
+    destination: Path, cluster: Cluster, autojump_clock: trio.testing.MockClock
+) -> None:
+    for name in ("teleport-host-ca.crt", "teleport-user-ca.crt", "teleport-database-ca.crt"):
+        os.utime(destination / name, (LONG_AGO, LONG_AGO))
+    ahead = timedelta()
+    store = IdentityStore(DestinationSource(destination), clock=lambda: datetime.now(UTC) + ahead)
+    first = await store.load()
+    ahead = first.not_valid_after - datetime.now(UTC) + timedelta(minutes=1)
+    key = make_key()
+    later = first.not_valid_after + timedelta(hours=1)
+    certificate = make_certificate(cluster.user, key, not_after=later)
+    (destination / "key").write_bytes(key_pem(key))
+    (destination / "tlscert").write_bytes(certificate_pem(certificate))
+    began = trio.current_time()
+    assert (await store.fresh()).certificate == certificate
+    assert trio.current_time() - began >= QUIET
+
+
 FILES_IN_ORDER_OF_V14 = (
     "tlscert",
     "key",

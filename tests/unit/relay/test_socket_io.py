@@ -62,6 +62,17 @@ class TestConnecting:
             await connect_now(socket.AF_INET, "::1", 1)
 
     @pytest.mark.skipif(sys.platform != "linux", reason="a full queue is answered elsewhere")
+    async def test_who_waits_too_long_gives_up_and_leaves_no_socket(
+        self, autojump_clock: trio.testing.MockClock
+    ) -> None:
+        with listening(0) as (_listener, port), ExitStack() as stack:
+            queued = stack.enter_context(socket.socket())
+            queued.connect(("127.0.0.1", port))
+            with pytest.raises(trio.TooSlowError):
+                await connect_now(socket.AF_INET, "127.0.0.1", port, limit=7)
+        assert trio.current_time() >= 7
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="a full queue is answered elsewhere")
     async def test_who_waits_can_be_cancelled_and_leaves_no_socket(self) -> None:
         with listening(0) as (_listener, port), ExitStack() as stack:
             queued = stack.enter_context(socket.socket())

@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import trio
 import trio.testing
 from cancelling import cancel_after
 from dialers import Dial, make_dialer, secure_dialer
-from identities import Authority, make_authority
+from identities import Authority, Cluster, make_authority
 from loopback import Handler, TLSStream, open_server, tls_handler, wait_for_end
 from stand_in_proxies import StandIn
 from tls_peers import BOTH_VERSIONS, Credentials, make_credentials, server_context
@@ -111,6 +112,57 @@ class TestNegotiation:
             with pytest.raises(UpstreamError, match="chose none of the ALPN protocols") as caught:
                 await dial(port)
         assert caught.value.code is Code.ALPN_NOT_SUPPORTED
+
+
+LEGACY_UPGRADE = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: alpn\r\nConnection: Upgrade\r\n\r\n"
+
+
+class TestLastWords:
+    """What the handshake ends with leaves with the first message, where the caller allows it."""
+
+    @pytest.mark.parametrize("upgraded", [False, True], ids=["direct", "upgraded"])
+    @pytest.mark.parametrize("kept", [False, True])
+    async def test_the_server_sees_the_end_of_the_handshake_no_sooner_than_the_first_message(
+        self,
+        kept: bool,
+        upgraded: bool,
+        web_authority: Authority,
+        cluster: Cluster,
+        identity: Identity,
+        localhost: Credentials,
+    ) -> None:
+        shaken_hands = trio.Event()
+        credentials = make_credentials(cluster.host, "127.0.0.1") if upgraded else localhost
+        outer, inner = server_context(localhost), server_context(credentials, alpn=[PLAIN])
+
+        async def serve(stream: TLSStream) -> None:
+            shaken_hands.set()
+            await answer(stream)
+
+        async def upgrade(stream: TLSStream) -> None:
+            request = b""
+            while b"\r\n\r\n" not in request:
+                request += await stream.receive_some()
+            await stream.send_all(LEGACY_UPGRADE)
+            tls = TLSStream(stream, inner, server_side=True)
+            await tls.do_handshake()
+            await serve(tls)
+
+        handler = tls_handler(outer, upgrade) if upgraded else tls_handler(inner, serve)
+        async with open_server(handler) as port:
+            dialer = make_dialer(
+                ProxyAddress("127.0.0.1", port),
+                UpstreamTrust([web_authority.certificate]),
+                connection_upgrade="always" if upgraded else "never",
+            )
+            upstream = await dialer.dial(
+                POSTGRES, identity, authenticate=False, keep_last_word=kept
+            )
+            async with upstream.stream as stream:
+                await trio.testing.wait_all_tasks_blocked()
+                assert shaken_hands.is_set() is not kept
+                await stream.send_all(b"hello")
+                assert await stream.receive_some() == b"answer to hello"
 
 
 class TestTrust:
@@ -278,6 +330,51 @@ async def test_connecting_that_takes_too_long_is_given_up(
     assert trio.current_time() >= 7
 
 
+async def test_after_a_guess_that_no_upgrade_is_needed_a_refusal_asks_for_another_test(
+    web_authority: Authority, identity: Identity, localhost: Credentials
+) -> None:
+    """The test is cut off, so nothing is known; the dial is refused, so the server answers."""
+    greetings: list[str] = []
+    without_alpn = tls_handler(server_context(localhost), wait_for_end)
+
+    async def serve(stream: trio.SocketStream) -> None:
+        is_test = b"teleport-reversetunnel" in await stream.socket.recv(65536, socket.MSG_PEEK)
+        greetings.append("test" if is_test else "dial")
+        if is_test:
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            stream.socket.close()
+        else:
+            await without_alpn(stream)
+
+    async with open_server(serve) as port:
+        dialer = make_dialer(
+            ProxyAddress("127.0.0.1", port),
+            UpstreamTrust([web_authority.certificate]),
+            identity,
+            connection_upgrade="auto",
+        )
+        for _ in range(2):
+            with pytest.raises(UpstreamError) as caught:
+                await dialer.dial(POSTGRES, identity, authenticate=False)
+            assert caught.value.code is Code.ALPN_NOT_SUPPORTED
+    assert greetings == ["test", "dial"] * 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a full queue is answered elsewhere")
+async def test_connecting_to_an_ip_address_that_takes_too_long_is_given_up(
+    dial: Dial, autojump_clock: MockClock
+) -> None:
+    with socket.socket() as listener, socket.socket() as queued:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        queued.connect(listener.getsockname())  # there is no room for another one
+        port = listener.getsockname()[1]
+        with pytest.raises(UpstreamError, match=r"the connection .* longer than 7 s") as caught:
+            await dial(port, connect_timeout=7.0)
+    assert caught.value.code is Code.UPSTREAM_UNREACHABLE
+    assert trio.current_time() >= 7
+
+
 class TestCancellation:
     """Whenever it comes, no socket is left; the fixture `_no_descriptor_left` looks."""
 
@@ -323,6 +420,10 @@ class WithoutRouting:
 
     def __init__(self, port: int) -> None:
         self._address = ProxyAddress("127.0.0.1", port)
+
+    @property
+    def due(self) -> bool:
+        return False
 
     async def find(self, protocol: str) -> UpstreamRoute:
         await trio.lowlevel.checkpoint()

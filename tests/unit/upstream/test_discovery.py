@@ -320,6 +320,21 @@ class TestMemory:
         with trio.testing.assert_no_checkpoints():
             await bench.find()
 
+    async def test_it_is_due_until_there_is_an_answer_and_when_that_is_out_of_date(
+        self, autojump_clock: MockClock
+    ) -> None:
+        """Whoever finds it so has to wait."""
+        bench = Bench(FetchStandIn(after(1, teleport())))
+        seen = [bench.discovery.due]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bench.find)
+            await trio.sleep(0.5)
+            seen.append(bench.discovery.due)
+        seen.append(bench.discovery.due)
+        await trio.sleep(601)
+        seen.append(bench.discovery.due)
+        assert seen == [True, True, False, True]
+
 
 class TestSharing:
     """One request for everybody who waits."""
