@@ -25,8 +25,8 @@ from dbproxy.upstream import UpstreamConnection
 __all__ = ["dial_for_who_stays", "wait_unless"]
 
 _LEFT_THE_QUEUE: Final = (
-    "the client left while it waited for its turn: the Teleport Proxy was being asked where to dial,"
-    " or as many connections to it as --max-handshakes allows were being set up"
+    "the client left while it waited for its turn: the Teleport Proxy was being asked where to"
+    " dial, or as many connections to it as --max-handshakes allows were being set up"
 )
 
 
