@@ -66,7 +66,12 @@ def _send(regions: Regions, sink: End) -> int:
         raise SinkFailed(error) from error
 
 
-def _send_now(data: memoryview, sink: End) -> None:
+def _send_small(data: memoryview, sink: End) -> None:
+    late = sink.buffers.late
+    if late is not None:
+        sink.unsent = bytes(data)
+        late.append(sink)
+        return
     try:
         sent = write(sink.descriptor, data)
     except BlockingIOError:
@@ -96,7 +101,7 @@ def _plain_to_tls(source: PlainEnd, sink: TLSEnd) -> int:
         filled = sink.records.seal_one(plain, 0, HEADER_SIZE + size, out)
     if not filled:
         return _send(((HEADROOM, HEADROOM + size),), sink)  # fails again, in words
-    _send_now(out.view[:filled], sink)
+    _send_small(out.view[:filled], sink)
     return size
 
 
@@ -117,5 +122,5 @@ def _tls_to_plain(source: TLSEnd, sink: PlainEnd) -> int:
         or (ping is not None and not ping.is_one_frame(plain.view, HEADROOM, end))
     ):
         return _send(source.regions(end, result), sink)
-    _send_now(plain.view[start:end], sink)
+    _send_small(plain.view[start:end], sink)
     return end - start

@@ -63,6 +63,8 @@ class Buffers:
         out: What is to be sent.
         into_wire: Where to receive the former, as `os.readv` wants it.
         into_plain: Where to receive what goes through no layers.
+        late: Whose small messages are kept until all that has come is read, for `End.send_late`;
+            None while each message leaves at once.
     """
 
     wire: Scratch = field(default_factory=lambda: Scratch(READ_SIZE))
@@ -70,6 +72,7 @@ class Buffers:
     out: Scratch = field(default_factory=lambda: Scratch(READ_SIZE + _SLACK))
     into_wire: Sequence[memoryview] = field(init=False)
     into_plain: Sequence[memoryview] = field(init=False)
+    late: list["End"] | None = None
 
     def __post_init__(self) -> None:
         self.into_wire = [self.wire.view]
@@ -94,10 +97,11 @@ class End(ABC):
         readable: Whether there may be something to read: since the last event, no read has come
             back with less than was asked for.
         hung_up: Whether the peer has ended its direction already: then reading goes on to the end.
-        unsent: What the socket has not taken.
+        unsent: What the socket has not taken, or is to be sent late.
     """
 
     __slots__ = (
+        "_failure",
         "_layers",
         "_transport",
         "buffers",
@@ -112,9 +116,15 @@ class End(ABC):
         self.readable = True
         self.hung_up = False
         self.unsent = b""
+        self._failure: OSError | None = None
         self._transport = transport
         self._layers = layers
         self.buffers = buffers
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether nothing is kept, or only what the socket has not yet been asked to take."""
+        return not self.unsent or self.buffers.late is not None
 
     @abstractmethod
     def read(self) -> Regions:
@@ -143,10 +153,27 @@ class End(ABC):
         Raises:
             OSError: The connection failed.
         """
+        if self._failure is not None:
+            raise self._failure
         if self.unsent:
             unsent, self.unsent = self.unsent, b""
             self.push(memoryview(unsent))
         return not self.unsent
+
+    def send_late(self) -> bool:
+        """Send what was kept for later; returns whether that went well.
+
+        Otherwise all of it is still kept, and `flush` says what went wrong.
+        """
+        unsent = self.unsent
+        try:
+            self.unsent = unsent[write(self.descriptor, unsent) :]
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            self._failure = error
+            return False
+        return True
 
     def end(self) -> None:
         """Say that no more bytes will come: in-band where there are layers.

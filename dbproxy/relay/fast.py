@@ -241,7 +241,7 @@ class FastRelay:
                 again = self._tidy_up()
             elif up.source.readable:
                 self.bytes_up += up.carry(source, sink)
-                again = source.readable and not sink.unsent
+                again = source.readable and sink.takes_more
         except SinkFailed as failed:
             self._note_deaf_upstream(failed.reason)
             again = True
@@ -334,7 +334,7 @@ class FastRelay:
                 self._heard = True
                 if self._upstream_stream.patience() != self._patience:
                     self._note_patience()
-                again = source.readable and not sink.unsent
+                again = source.readable and sink.takes_more
         except SinkFailed as failed:
             self._lose_client(failed.reason)
         except EndOfStream:

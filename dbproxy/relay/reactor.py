@@ -11,6 +11,11 @@ starves nobody, and so is the time until other tasks of trio's get theirs.
 
 A turn must not wait and must not raise. What one leaves undone it asks another turn for.
 
+Sending wakes whoever waits for the bytes, who may then be given the processor that we are on. So of
+several events at once all are read first, and the small messages among what was read are sent
+together. In `scripts/bench`, round trips of 64 bytes on 32 connections: 26.4 µs of processor time
+for each when each was sent at once, 24.5 so.
+
 Waking a task of trio's costs more than a small message does. So when there was something to do just
 now, the reactor lingers: it waits for the next events itself, and gives turns, for some
 milliseconds. (Not for one: so short a timer is the next thing that the system has to do, and
@@ -25,13 +30,13 @@ Tested in `tests/unit/relay/test_engines.py`.
 
 import select
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import ClassVar, Final, NoReturn, TypeAlias
 
 import trio
 
-from dbproxy.relay.ends import Buffers
+from dbproxy.relay.ends import Buffers, End
 from dbproxy.relay.spinning import MOMENT, Spinning
 
 __all__ = [
@@ -211,13 +216,23 @@ class Reactor:
 
     def _tell(self, events: _Events) -> bool:
         watchers = self._watchers
+        if len(events) > 1:
+            self.buffers.late = []
         for descriptor, what in events:
             watcher = watchers.get(descriptor)
             if watcher is not None:
                 watcher(what)
             else:
                 self._somebody_came = True  # or a socket has just been forgotten
+        if self.buffers.late is not None:
+            self._send_late(self.buffers.late)
         return bool(events)
+
+    def _send_late(self, late: Sequence[End]) -> None:
+        self.buffers.late = None
+        for end in late:
+            if not end.send_late() and (watcher := self._watchers.get(end.descriptor)) is not None:
+                watcher(WRITE_EVENTS)  # finds out what went wrong
 
 
 def _never() -> bool:

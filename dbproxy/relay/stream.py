@@ -164,9 +164,7 @@ class LayeredStream(trio.abc.HalfCloseableStream):
             while not self._received and not self._layers.ended:
                 self._received = await self._receive_batch()
                 await self._send_own_word()
-                if (
-                    not self._received
-                ):  # a peer that sends nothing but pings must not keep others out
+                if not self._received:  # who sends nothing but pings must not keep others out
                     await trio.lowlevel.checkpoint()
             if not self._received:
                 self._layers.receive_eof()
@@ -203,12 +201,13 @@ class LayeredStream(trio.abc.HalfCloseableStream):
         if self._socket is None:
             await self.transport.send_all(data)
             return
-        left = memoryview(self._unsent + data)
+        left, self._unsent = memoryview(self._unsent + data), b""
         try:
             while left:
                 left = left[await send_some_now(self._socket, left) :]
-        finally:
+        except trio.Cancelled:  # what has failed is not tried again: the peer may still speak
             self._unsent = bytes(left)
+            raise
 
     async def _take_layers_word(self, layer: Layer, data: ByteData) -> bytes:
         """Give wire bytes to `layer`; if it fails, its last word (an alert) goes out first."""

@@ -1,7 +1,7 @@
 """A relay in the background, on real sockets, with every stack of layers."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
@@ -87,23 +87,65 @@ async def running(
     verdict: VerdictReader | None = None,
 ) -> AsyncIterator[Bench]:
     """A relay; at the end of the block it must have ended, or end by itself."""
+    async with (
+        engine_running(fast) as engine,
+        relaying(engine, stack, credentials, first, verdict) as bench,
+    ):
+        assert isinstance(bench.relay, FastRelay) is fast
+        yield bench
+
+
+@asynccontextmanager
+async def crowd(
+    size: int, fast: bool, stack: str, credentials: Credentials
+) -> AsyncIterator[list[Bench]]:
+    """As many relays on one engine, each of which has carried a message in either direction."""
+    async with engine_running(fast) as engine, AsyncExitStack() as relays:
+        benches = [
+            await relays.enter_async_context(relaying(engine, stack, credentials))
+            for _ in range(size)
+        ]
+        for bench in benches:
+            assert isinstance(bench.relay, FastRelay) is fast
+            await bench.client.send_all(b"hello")
+            assert await bench.database.receive_some() == b"hello"
+            await bench.database.send_all(b"welcome")
+            assert await bench.client.receive_some() == b"welcome"
+        yield benches
+
+
+@asynccontextmanager
+async def engine_running(fast: bool) -> AsyncIterator[RelayEngine]:
+    """An engine that runs for the length of the block, which has an end."""
+    engine = RelayEngine(fast=fast)
+    engine.linger_when_alone(lambda: 1)
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as machinery:
+            machinery.start_soon(engine.run)
+            yield engine
+            machinery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def relaying(
+    engine: RelayEngine,
+    stack: str,
+    credentials: Credentials,
+    first: bytes = b"",
+    verdict: VerdictReader | None = None,
+) -> AsyncIterator[Bench]:
+    """A relay on a running engine; otherwise as `running`."""
     near, client = socket_pair()
     upstream, database, transport = await layered_pair(stack, credentials)
-    engine, flight = RelayEngine(fast=fast), FirstFlight(first)
-    engine.linger_when_alone(lambda: 1)
+    flight = FirstFlight(first)
     answered: list[None] = []
     client_stream = LayeredStream(near)
     relay = engine.relay(client_stream, upstream, flight, lambda: answered.append(None), verdict)
-    assert isinstance(relay, FastRelay) is fast
     bench = Bench(relay, client, database, transport, upstream, flight, answered)
 
     async def keep_end() -> None:
         bench.ends.append(await relay.run())
 
-    with trio.fail_after(PATIENCE):
-        async with client, database, client_stream, upstream, trio.open_nursery() as machinery:
-            machinery.start_soon(engine.run)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(keep_end)
-                yield bench
-            machinery.cancel_scope.cancel()
+    async with client, database, client_stream, upstream, trio.open_nursery() as nursery:
+        nursery.start_soon(keep_end)
+        yield bench

@@ -319,6 +319,39 @@ class TestWhatIsNotUsual:
             assert isinstance(caught.value.reason, TLSError)
 
 
+@pinging
+class TestLate:
+    """What is small waits until all that has come is read."""
+
+    def test_it_is_kept_for_later_in_both_directions(
+        self, localhost: Credentials, ping: bool
+    ) -> None:
+        with pair(localhost, ping=ping, own=True) as bench:
+            late: list[End] = []
+            bench.client.buffers.late = late
+            bench.application.sendall(b"question")
+            bench.say(bench.framed(b"answer"))
+            assert (bench.up(), bench.down()) == (8, 6)
+            assert late == [bench.upstream, bench.client]
+            kept = [end.takes_more for end in late]
+            assert not b"".join(received(bench.application))
+            assert not bench.heard()
+            bench.client.buffers.late = None
+            assert kept + [end.takes_more for end in late] == [True, True, False, False]
+            assert [end.send_late() for end in late] == [True, True]
+            assert bench.heard() == b"question"
+            assert b"".join(received(bench.application)) == b"answer"
+            assert [end.takes_more for end in late] == [True, True]
+
+    def test_what_is_large_leaves_at_once(self, localhost: Credentials, ping: bool) -> None:
+        with pair(localhost, ping=ping, own=True) as bench:
+            bench.client.buffers.late = []
+            bench.application.sendall(bytes(SMALL + 1))
+            assert bench.up() == SMALL + 1
+            assert bench.heard() == bytes(SMALL + 1)
+            assert bench.client.buffers.late == []
+
+
 def fill(end: End) -> int:
     """Fill a socket; returns with how many bytes."""
     size = 0

@@ -2,8 +2,8 @@
 
 import random
 import socket
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import pytest
 import trio
@@ -65,3 +65,46 @@ def test_what_a_socket_does_not_take_is_kept_whole_and_in_order(
         more_regions, more = put(buffers, [10, 20, 30], seed=1)
         assert end.write(more_regions) == len(more)
         assert receive_until_flushed(end, peer) == before + data + more
+
+
+class TestLate:
+    """What was kept for later, on a socket that takes all, little, nothing, or fails."""
+
+    def test_all_is_sent(self) -> None:
+        with plain_end() as (end, peer):
+            end.unsent = b"question"
+            assert end.send_late()
+            assert end.unsent == b""
+            assert peer.recv(100) == b"question"
+
+    def test_what_is_not_taken_stays_in_order(self) -> None:
+        with plain_end() as (end, peer):
+            data = random.Random(1).randbytes(300_000)
+            end.unsent = data
+            assert end.send_late()
+            assert 0 < len(end.unsent) < len(data)
+            kept = end.unsent
+            assert end.send_late(), "a full socket is no failure"
+            assert end.unsent == kept
+            assert receive_until_flushed(end, peer) == data
+
+    def test_a_failure_is_told_by_the_next_flush(self) -> None:
+        with plain_end() as (end, peer):
+            end.unsent = b"question"
+            peer.close()
+            assert not end.send_late()
+            assert end.unsent == b"question"
+            for _ in range(2):
+                with pytest.raises(BrokenPipeError):
+                    end.flush()
+
+
+@contextmanager
+def plain_end() -> Iterator[tuple[End, socket.socket]]:
+    """An end without layers, and its peer."""
+    ours, peer = socket.socketpair()
+    with ours, peer:
+        for one in (ours, peer):
+            one.setblocking(False)
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+        yield make_end(stream, LayerStack(), Buffers()), peer

@@ -1,5 +1,6 @@
 """The rules of the relay on real sockets, for both engines and every stack of layers."""
 
+import os
 import random
 import select
 import socket
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import threading
 from contextlib import AsyncExitStack
+from functools import partial
 from time import perf_counter
 
 import pytest
@@ -18,6 +20,8 @@ from relay_bench import (
     MIB,
     PATIENCE,
     STACKS,
+    Bench,
+    crowd,
     every_engine,
     every_stack,
     layered_pair,
@@ -287,6 +291,124 @@ async def test_eight_connections_carry_24_mib_each_way_at_once(
                     await connect(nursery)
             machinery.cancel_scope.cancel()
     assert arrived == 16
+
+
+async def end_well(bench: Bench) -> None:
+    """Both directions end, the client's first; it may have ended that already."""
+    await bench.client.send_eof()
+    assert await receive_all(bench.database) == b""
+    await bench.database.send_eof()
+    assert await receive_all(bench.client) == b""
+
+
+CROWD = 20
+"""Connections whose events all come in one look of the reactor's."""
+
+
+@every_engine
+@pytest.mark.parametrize("stack", ["tls", "tls-ping"])
+class TestManyAtOnce:
+    """Small messages on many connections, of which none waits for another look."""
+
+    async def test_each_is_heard_and_answered_and_may_end(
+        self, fast: bool, stack: str, localhost: Credentials
+    ) -> None:
+        """Also who ends together with its last word."""
+        async with crowd(CROWD, fast, stack, localhost) as benches:
+            for number, bench in enumerate(benches):
+                os.write(bench.client.socket.fileno(), b"question %d" % number)
+                if number % 2:
+                    bench.client.socket.shutdown(socket.SHUT_WR)
+            for number, bench in enumerate(benches):
+                assert await bench.database.receive_some() == b"question %d" % number
+                if number % 2:
+                    assert await bench.database.receive_some() == b""
+            for bench in benches:
+                await bench.database.send_all(b"answer")
+            for bench in benches:
+                assert await bench.client.receive_some() == b"answer"
+            for bench in benches:
+                await end_well(bench)
+        for bench in benches:
+            assert bench.end.closed_by is ClosedBy.CLIENT
+            assert bench.end.error is None
+
+    async def test_one_whose_upstream_listens_no_more_gets_its_last_word_all_the_same(
+        self, fast: bool, stack: str, localhost: Credentials
+    ) -> None:
+        async with crowd(CROWD, fast, stack, localhost) as benches:
+            deaf, others = benches[::2], benches[1::2]
+            for bench in deaf:
+                bench.transport.socket.shutdown(socket.SHUT_RD)
+            for bench in benches:
+                os.write(bench.client.socket.fileno(), b"question")
+            for bench in others:
+                assert await bench.database.receive_some() == b"question"
+            for bench in deaf:
+                await bench.database.send_all(b"last word")
+                await bench.database.send_eof()
+                assert await receive_all(bench.client) == b"last word"
+                await until(partial(bool, bench.ends))
+            for bench in others:
+                assert not bench.ends
+                await end_well(bench)
+        for bench in deaf:
+            assert bench.end.closed_by is ClosedBy.UPSTREAM
+            assert isinstance(bench.end.error, trio.BrokenResourceError)
+            assert isinstance(bench.end.error.__cause__, BrokenPipeError)
+            assert not bench.end.client_ended
+
+    async def test_one_whose_upstream_is_gone_is_told_so_and_the_others_are_served(
+        self, fast: bool, stack: str, localhost: Credentials
+    ) -> None:
+        async with crowd(CROWD, fast, stack, localhost) as benches:
+            gone, others = benches[::2], benches[1::2]
+            for bench in benches:
+                os.write(bench.client.socket.fileno(), b"question")
+            for bench in gone:
+                bench.transport.socket.close()
+            for bench in others:
+                assert await bench.database.receive_some() == b"question"
+            for bench in gone:
+                await until(partial(bool, bench.ends))
+            for bench in others:
+                assert not bench.ends
+                await end_well(bench)
+        for bench in gone:
+            assert bench.end.closed_by is ClosedBy.UPSTREAM
+            assert bench.end.upstream_error is not None
+
+    async def test_one_that_does_not_read_misses_nothing(
+        self, fast: bool, stack: str, localhost: Credentials
+    ) -> None:
+        async with crowd(CROWD, fast, stack, localhost) as benches:
+            slow, *others = benches
+            data = random.Random(8).randbytes(6 * MIB)
+
+            async def pour_small(bench: Bench) -> None:
+                for piece in cut(data, [2000]):
+                    await bench.database.send_all(piece)
+
+            async def chat(bench: Bench) -> None:
+                for _ in range(100):
+                    await bench.client.send_all(b"question")
+                    assert await bench.database.receive_some() == b"question"
+                    await bench.database.send_all(b"answer")
+                    assert await bench.client.receive_some() == b"answer"
+                await end_well(bench)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(pour_small, slow)
+                async with trio.open_nursery() as talking:
+                    for bench in others:
+                        talking.start_soon(chat, bench)
+                assert slow.relay.bytes_down < len(data)
+                received = bytearray()
+                while len(received) < len(data):
+                    received += await slow.client.receive_some()
+            assert received == data
+            await end_well(slow)
+        assert all(bench.end.error is None for bench in benches)
 
 
 async def test_a_client_that_stops_reading_for_5_seconds_gets_everything_afterwards(
