@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from time import perf_counter
@@ -409,6 +410,32 @@ class TestManyAtOnce:
             assert received == data
             await end_well(slow)
         assert all(bench.end.error is None for bench in benches)
+
+
+async def test_the_reactor_reads_all_that_has_come_before_it_sends_any_of_it(
+    localhost: Credentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whom a message wakes may take the processor from us; see `relay/reactor.py`."""
+    calls: list[str] = []
+
+    def told(name: str, call: Callable[..., int]) -> Callable[..., int]:
+        def tell(*arguments: object) -> int:
+            calls.append(name)
+            return call(*arguments)
+
+        return tell
+
+    async with crowd(CROWD, True, "tls-ping", localhost) as benches:
+        monkeypatch.setattr("dbproxy.relay.ends.readv", told("read", os.readv))
+        for module in ("ends", "carry"):
+            monkeypatch.setattr(f"dbproxy.relay.{module}.write", told("send", os.write))
+        for bench in benches:
+            os.write(bench.client.socket.fileno(), b"question")
+        for bench in benches:
+            assert await bench.database.receive_some() == b"question"
+        assert calls == ["read"] * CROWD + ["send"] * CROWD
+        for bench in benches:
+            await end_well(bench)
 
 
 async def test_a_client_that_stops_reading_for_5_seconds_gets_everything_afterwards(
