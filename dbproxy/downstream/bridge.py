@@ -193,7 +193,7 @@ class Bridge:
                     greeting = await _read_greeting(upstream, reader())
             except trio.TooSlowError as error:
                 raise too_slow("greeting", upstream.address, self.handshake_timeout) from error
-        self._note_answered(upstream, authenticate, progress)
+        self._note_answered(upstream, authenticate, progress.generation)
         return GreetedUpstream(upstream, greeting)
 
     async def _attempt(
@@ -263,7 +263,7 @@ class Bridge:
             await self._greet(upstream, carry.greeting)
         if carry.conversation is not None:
             await self._converse_unheard(client, upstream, carry.conversation(), progress)
-        answered = partial(self._note_answered, upstream, carry.authenticate, progress)
+        answered = partial(self._note_answered, upstream, carry.authenticate, progress.generation)
         progress.relay = self.relays.relay(
             client.stream,
             upstream.stream,
@@ -288,12 +288,12 @@ class Bridge:
         return reader
 
     def _note_answered(
-        self, upstream: UpstreamConnection, authenticate: bool, progress: Progress
+        self, upstream: UpstreamConnection, authenticate: bool, generation: int
     ) -> None:
         """The upstream's first byte is here."""
         upstream.remember()
         if authenticate:  # a later rejection is a new one, which a renewal may explain
-            self.retries.note_accepted(progress.generation)
+            self.retries.note_accepted(generation)
 
     async def _converse_unheard(
         self,

@@ -57,12 +57,18 @@ class Ending:
         """Whether it has spoken and still listens: then it may go on when it has ended."""
         return self.upstream_spoke and self.upstream_listens
 
-    def result(self) -> RelayEnd:
-        """What there is to say now that it is over."""
-        return RelayEnd(
+    def take_result(self) -> RelayEnd:
+        """What there is to say now that it is over.
+
+        The errors are handed over: their tracebacks know the relay, and if that knew them as well,
+        all of a connection would stay until the garbage collector looks at it.
+        """
+        result = RelayEnd(
             self.closed_by or ClosedBy.DBPROXY,
             self.error,
             upstream_spoke=self.upstream_spoke,
             upstream_error=self.upstream_error,
             client_ended=self.client_ended,
         )
+        self.error = self.upstream_error = None
+        return result

@@ -178,7 +178,7 @@ class FastRelay:
             self._forget()
         if self._bug is not None:
             raise self._bug
-        return self._ending.result()
+        return self._ending.take_result()
 
     def _forget(self) -> None:
         for end in (self._up.source, self._down.source):

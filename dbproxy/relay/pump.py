@@ -74,7 +74,7 @@ class Relay:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._upwards)
                 nursery.start_soon(self._downwards)
-        return self._ending.result()
+        return self._ending.take_result()
 
     async def _upwards(self) -> None:
         if said := self._first_flight.data:
