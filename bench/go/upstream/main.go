@@ -125,12 +125,14 @@ func (s *server) connection(raw net.Conn, config *tls.Config, serve func(net.Con
 	}
 }
 
-// unwrap does all handshakes and serves what is inside.
+// unwrap does all handshakes and serves what is inside. Like a Teleport Proxy it closes the TLS connections
+// that it has made, which says close_notify, once its client has ended.
 func (s *server) unwrap(raw net.Conn, config *tls.Config, serve func(net.Conn) error) error {
 	outer, state, err := s.handshake(raw, config)
 	if err != nil {
 		return err
 	}
+	defer outer.Close()
 	if len(state.PeerCertificates) > 0 {
 		return s.framed(outer, state, serve)
 	}
@@ -143,6 +145,7 @@ func (s *server) unwrap(raw net.Conn, config *tls.Config, serve func(net.Conn) e
 		if err != nil {
 			return err
 		}
+		defer inner.Close()
 		return s.framed(inner, state, serve)
 	}
 	// The client's own TLS comes inside: passthrough.
@@ -161,6 +164,7 @@ func (s *server) unwrap(raw net.Conn, config *tls.Config, serve func(net.Conn) e
 		if err != nil {
 			return err
 		}
+		defer inner.Close()
 		return serve(inner)
 	})
 }
