@@ -95,7 +95,8 @@ class End(ABC):
         buffers: The reactor's.
         descriptor: The socket's.
         readable: Whether there may be something to read: since the last event, no read has come
-            back with less than was asked for.
+            back with less than was asked for. At first only if the layers have ended, which no
+            event tells of; what the socket has already is told by one.
         hung_up: Whether the peer has ended its direction already: then reading goes on to the end.
         unsent: What the socket has not taken, or is to be sent late.
     """
@@ -113,7 +114,7 @@ class End(ABC):
 
     def __init__(self, transport: trio.SocketStream, layers: LayerStack, buffers: Buffers) -> None:
         self.descriptor = transport.socket.fileno()
-        self.readable = True
+        self.readable = layers.ended
         self.hung_up = False
         self.unsent = b""
         self._failure: OSError | None = None

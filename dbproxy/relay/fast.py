@@ -161,6 +161,7 @@ class FastRelay:
         self._first_flight.note(said)
         self._up = _Direction(client, upstream, first)
         self._down = _Direction(upstream, client, self._upstream_stream.take_received())
+        self._patience = self._upstream_stream.patience()
         try:
             reactor.watch(client.descriptor, self._client_event)
             reactor.watch(upstream.descriptor, self._upstream_event)

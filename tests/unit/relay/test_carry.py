@@ -232,6 +232,7 @@ class TestWhatIsNotUsual:
     def test_nothing_there_is_no_end(self, localhost: Credentials, ping: bool, own: bool) -> None:
         with pair(localhost, ping=ping, own=own) as bench:
             for turn, source in ((bench.up, bench.client), (bench.down, bench.upstream)):
+                source.readable = True
                 assert turn() == 0
                 assert not source.readable
 
@@ -239,7 +240,7 @@ class TestWhatIsNotUsual:
         with pair(localhost, ping=ping, own=own) as bench:
             bench.application.sendall(b"last")
             bench.application.shutdown(socket.SHUT_WR)
-            bench.client.hung_up = True
+            bench.client.readable = bench.client.hung_up = True
             assert bench.up() == len(b"last")
             assert bench.client.readable, "the end has been announced"
             with pytest.raises(EndOfStream):

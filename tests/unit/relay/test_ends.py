@@ -108,3 +108,9 @@ def plain_end() -> Iterator[tuple[End, socket.socket]]:
             one.setblocking(False)
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         yield make_end(stream, LayerStack(), Buffers()), peer
+
+
+def test_what_a_socket_has_is_told_by_an_event_and_not_asked_for() -> None:
+    with plain_end() as (end, peer):
+        peer.sendall(b"hello")
+        assert not end.readable
