@@ -23,6 +23,7 @@ from relay_bench import (
     STACKS,
     Bench,
     crowd,
+    engine_running,
     every_engine,
     every_stack,
     layered_pair,
@@ -119,6 +120,26 @@ async def test_an_end_of_one_direction_leaves_the_other_open(
     assert bench.end == RelayEnd(
         ClosedBy.CLIENT, None, upstream_spoke=True, upstream_error=None, client_ended=True
     )
+
+
+@every_engine
+@pytest.mark.parametrize("stack", ["tls", "tls-ping", "tls-websocket-tls-ping"])
+async def test_an_end_that_has_come_before_the_relay_begins_is_passed_on(
+    fast: bool, stack: str, localhost: Credentials
+) -> None:
+    """No event tells of it: close_notify has been received, and the socket stays open."""
+    near, client = socket_pair()
+    upstream, database, _transport = await layered_pair(stack, localhost)
+    await database.send_all(b"sorry")
+    await database.send_eof()
+    upstream.unread(await receive_all(upstream))
+    stream = LayeredStream(near)
+    async with stream, client, database, upstream, engine_running(fast) as engine:
+        relay = engine.relay(stream, upstream, FirstFlight(), lambda: None)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(relay.run)
+            assert await receive_all(client) == b"sorry"
+            await client.send_eof()
 
 
 @every_engine
