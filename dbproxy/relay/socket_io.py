@@ -55,7 +55,9 @@ async def connect_now(
                 await trio.lowlevel.wait_writable(plain)
             outcome = plain.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if outcome not in _DONE:
-            raise OSError(outcome, os.strerror(outcome))
+            # Some systems say only that a connection that has failed cannot be begun again.
+            reason = plain.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or outcome
+            raise OSError(reason, os.strerror(reason))
     except BaseException:
         plain.close()
         raise

@@ -5,6 +5,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -56,6 +57,23 @@ class TestConnecting:
             await connect_now(socket.AF_INET, "127.0.0.1", port)
         assert caught.value.errno == errno.ECONNREFUSED
         assert caught.value.strerror == "Connection refused"
+
+    async def test_where_a_second_try_tells_nothing_the_reason_is_the_first_ones(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Elsewhere(socket.socket):
+            tries = iter([errno.EINPROGRESS, errno.EINVAL])
+
+            def connect_ex(self, address: object) -> int:
+                return next(self.tries)
+
+            def getsockopt(self, level: int, option: int, size: int = 0) -> Any:
+                assert option == socket.SO_ERROR
+                return errno.ECONNREFUSED
+
+        monkeypatch.setattr(socket, "socket", Elsewhere)
+        with pytest.raises(ConnectionRefusedError):
+            await connect_now(socket.AF_INET, "127.0.0.1", 1)
 
     async def test_an_address_of_another_family_is_an_error_and_leaves_no_socket(self) -> None:
         with pytest.raises(OSError, match="family"):
