@@ -203,9 +203,16 @@ class DatabaseProxy:
                     background.start_soon(self._keep_fresh, prepared)
                     if handler.bridge.ready is not None:
                         background.start_soon(handler.bridge.ready.run)
-                    await trio.sleep_forever()
+                    await self._wait_for_the_end(prepared)
+
+    async def _wait_for_the_end(self, prepared: Prepared) -> None:
+        """Told to stop, stop accepting at once, however long the others take to end."""
+        try:
+            await trio.sleep_forever()
+        finally:
             self._close_listener(prepared)
-            self._drain(handler)
+            if self._accepting.cancel_called and not self._serving.cancel_called:
+                self._drain(prepared.handler)
 
     def _close_listener(self, prepared: Prepared) -> None:
         """Do not listen any more; may be called again.

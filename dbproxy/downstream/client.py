@@ -59,6 +59,7 @@ class Client:
         self._refuser: Refuser | None = None
         self._spoke = False  # before the present prologue
         self._can_be_told = True
+        self._in_tls = False
         self._left = False
         self._limit = inf
         self._until = inf
@@ -108,6 +109,13 @@ class Client:
             ClientError: The client cannot be served.
             ClientGone: The client went away first.
         """
+        if not self._in_tls:  # the few bytes that it is answered fit into any socket
+            return await self._read_prologue(prologue)
+        with trio.CancelScope(deadline=self._until):  # it may not read what TLS itself answers
+            return await self._read_prologue(prologue)
+        raise self._stalled()
+
+    async def _read_prologue(self, prologue: Prologue) -> StartTLS | Carry:
         self._spoke, self._prologue = self.spoke, prologue
         self._refuser = prologue
         try:
@@ -179,7 +187,7 @@ class Client:
             ) from error
         if patience.cancelled_caught:
             raise self._stalled()
-        self._can_be_told = True
+        self._can_be_told = self._in_tls = True
 
     async def wait_until_left(self) -> None:
         """Wait until the client ends its direction or is gone, while nobody else reads from it.

@@ -64,7 +64,7 @@ async def watch_directory(directory: Path, changed: Callable[[], Awaitable[objec
 async def _open(directory: Path) -> RustNotify | None:
     """A watcher of the directory; `None` when that does not exist any more."""
     try:
-        return await trio.to_thread.run_sync(_new_watcher, directory)
+        return await trio.to_thread.run_sync(_new_watcher, directory, abandon_on_cancel=True)
     except FileNotFoundError:
         return None
     except (OSError, WatchfilesRustInternalError) as error:

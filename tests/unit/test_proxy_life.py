@@ -67,6 +67,26 @@ class TestStopping:
         assert bench.published(DrainingStarted)[0].open_connections == 1
         assert bench.events[-1] == Stopped(ended_early=0)
 
+    async def test_nobody_is_accepted_while_something_in_the_background_takes_its_time_to_end(
+        self, destination: Path, upstream_context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ends = trio.Event()
+
+        async def watch_slowly(*_arguments: object, **_options: object) -> None:
+            with trio.CancelScope(shield=True):
+                await ends.wait()
+
+        monkeypatch.setattr("dbproxy.proxy.watch", watch_slowly)
+        async with running(destination, upstream_context, drain_timeout=1000.0) as bench:
+            bench.proxy.stop()
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            with pytest.raises(OSError, match="all attempts to connect"):
+                await bench.connect()
+            assert bench.published(DrainingStarted)
+            assert not bench.published(Stopped)
+            ends.set()
+        assert bench.events[-1] == Stopped(ended_early=0)
+
     async def test_a_unix_socket_that_another_one_opens_while_it_drains_is_left_alone(
         self, destination: Path, upstream_context: ssl.SSLContext, tmp_path: Path
     ) -> None:

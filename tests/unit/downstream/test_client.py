@@ -9,14 +9,23 @@ import trio.testing
 from identities import make_authority
 from loopback import TLSStream, wait_for_end
 from openssl_ends import server_layer
-from stream_ends import Duplex, FakeStream, Pause, lockstep_pair, memory_pair, receive_all
+from stream_ends import (
+    Duplex,
+    FakeStream,
+    Pause,
+    lockstep_pair,
+    memory_pair,
+    receive_all,
+    socket_pair,
+)
 from tls_peers import Credentials, client_context, make_credentials
 from trio.testing import MockClock
 
 from dbproxy.downstream import TCPAddress, open_listener
 from dbproxy.downstream.client import _LINGER, _REFUSAL_TIMEOUT, Client, ClientGone
 from dbproxy.errors import ClientError, Code, DBProxyError, UpstreamError
-from dbproxy.layers import TruncatedError
+from dbproxy.layers import Layer, TruncatedError
+from dbproxy.layers.base import ByteData
 from dbproxy.protocols import Carry, Prologue, PrologueEvent, Reply, StartTLS
 
 DOWN = UpstreamError(Code.UPSTREAM_UNREACHABLE, "down")
@@ -327,3 +336,86 @@ async def test_closing_closes_the_transport_at_once() -> None:
     transport = FakeStream()
     await Client(transport).close()
     assert transport.closed
+
+
+class Talkative(Layer):
+    """Answers whatever comes with more than a socket takes, as TLS answers requests for new keys.
+
+    Args:
+        handshaking: Whether its handshake never ends.
+    """
+
+    def __init__(self, *, handshaking: bool) -> None:
+        self._handshaking = handshaking
+        self._answers = b""
+
+    @property
+    def handshaking(self) -> bool:
+        return self._handshaking
+
+    @property
+    def ended(self) -> bool:
+        return False
+
+    @property
+    def announces_end(self) -> bool:
+        return False
+
+    def start(self) -> None:
+        pass
+
+    def receive(self, data: ByteData) -> bytes:
+        self._answers += bytes(64 * 1024 * 1024)
+        return b""
+
+    def receive_eof(self) -> None:
+        raise TruncatedError("an end")
+
+    def send(self, data: ByteData) -> None:
+        raise AssertionError("there is nothing to be said")
+
+    def send_eof(self) -> None:
+        pass
+
+    def outgoing(self) -> bytes:
+        answers, self._answers = self._answers, b""
+        return answers
+
+
+class TestHurried:
+    """A client has so many seconds for its first message, whatever it does meanwhile."""
+
+    @pytest.mark.parametrize("handshaking", [False, True], ids=["behind TLS", "in the handshake"])
+    async def test_also_when_it_speaks_and_never_reads(
+        self, handshaking: bool, autojump_clock: MockClock
+    ) -> None:
+        near, far = socket_pair()
+        client = Client(near)
+
+        async def let_it_in() -> None:
+            with client.hurried(7):
+                await client.start_tls(Talkative(handshaking=handshaking), b"")
+                await client.read_prologue(Scripted())
+
+        async with far, near:
+            await far.send_all(b"new keys, please")
+            with pytest.raises(ClientError) as caught:
+                await let_it_in()
+        assert caught.value.code is Code.CLIENT_STALLED
+        assert trio.current_time() == pytest.approx(7)
+
+    async def test_also_when_its_time_has_gone_by_before_it_is_waited_for(
+        self, mock_clock: MockClock
+    ) -> None:
+        near, far = socket_pair()
+        client = Client(near)
+
+        async def let_it_in() -> None:
+            with client.hurried(7):
+                mock_clock.jump(8)
+                await client.read_prologue(Scripted())
+
+        async with far, near:
+            with pytest.raises(ClientError) as caught:
+                await let_it_in()
+        assert caught.value.code is Code.CLIENT_STALLED

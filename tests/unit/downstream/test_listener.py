@@ -12,7 +12,15 @@ from loopback import no_descriptor_left
 
 from dbproxy.downstream import Listener
 
-PASSED_OVER = [errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.ENETDOWN, errno.EHOSTUNREACH]
+PASSED_OVER = [
+    errno.ECONNABORTED,
+    errno.ECONNRESET,
+    errno.ETIMEDOUT,
+    errno.EPROTO,
+    errno.EPERM,
+    errno.ENETDOWN,
+    errno.EHOSTUNREACH,
+]
 
 
 @pytest.fixture(autouse=True)
@@ -147,3 +155,17 @@ async def test_other_failures_are_raised(
     monkeypatch.setattr(listener, "_plain", Scripted(listener._plain, number))
     with pytest.raises(OSError, match=os.strerror(number)):
         await listener.accept()
+
+
+async def test_a_failure_that_all_connections_have_keeps_nobody_out(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a sandbox forbids `accept`."""
+    forbidden = Scripted(listener._plain, *[errno.EPERM] * 1_000_000)
+    monkeypatch.setattr(listener, "_plain", forbidden)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(listener.accept)
+        for _ in range(3):
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    assert len(forbidden._failures) > 999_000
