@@ -34,6 +34,7 @@ from dbproxy.events import (
     Listening,
     Stopped,
 )
+from dbproxy.relay import RelayEngine
 
 pytestmark = pytest.mark.usefixtures("no_descriptor_may_be_left")
 
@@ -86,6 +87,20 @@ class TestStopping:
             assert not bench.published(Stopped)
             ends.set()
         assert bench.events[-1] == Stopped(ended_early=0)
+
+    async def test_who_arrives_is_looked_out_for_while_the_relay_waits_for_events_itself(
+        self, destination: Path, upstream_context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        doors: list[object] = []
+
+        def note(_engine: RelayEngine, listener: trio.socket.SocketType) -> None:
+            doors.append(listener.getsockname())
+
+        monkeypatch.setattr(RelayEngine, "look_out_for_clients", note)
+        async with running(destination, upstream_context) as bench:
+            client = await bench.connect_and_greet()
+            assert doors == [client.socket.getpeername()]
+            await client.aclose()
 
     async def test_a_unix_socket_that_another_one_opens_while_it_drains_is_left_alone(
         self, destination: Path, upstream_context: ssl.SSLContext, tmp_path: Path

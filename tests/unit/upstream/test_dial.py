@@ -165,6 +165,38 @@ class TestLastWords:
                 assert await stream.receive_some() == b"answer to hello"
 
 
+async def test_waiting_for_ones_turn_is_not_part_of_the_duration(
+    web_authority: Authority,
+    identity: Identity,
+    localhost: Credentials,
+    autojump_clock: MockClock,
+) -> None:
+    served = tls_handler(server_context(localhost, alpn=[PLAIN]), answer)
+
+    async def serve_slowly(stream: trio.SocketStream) -> None:
+        await trio.sleep(3)
+        await served(stream)
+
+    durations: list[float] = []
+    async with open_server(serve_slowly) as port:
+        dialer = make_dialer(
+            ProxyAddress("127.0.0.1", port),
+            UpstreamTrust([web_authority.certificate]),
+            max_handshakes=1,
+        )
+
+        async def dial_once() -> None:
+            upstream = await dialer.dial(POSTGRES, identity, authenticate=False)
+            durations.append(upstream.duration)
+            await upstream.stream.aclose()
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(dial_once)
+        assert trio.current_time() >= 9
+    assert durations == pytest.approx([3, 3, 3])
+
+
 class TestTrust:
     """Chain and name, and who sees our certificate."""
 
