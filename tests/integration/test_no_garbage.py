@@ -4,7 +4,7 @@ With what OpenSSL keeps for it, each one takes 50 KiB, and collecting it takes t
 """
 
 import gc
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
@@ -28,20 +28,28 @@ pytestmark = pytest.mark.usefixtures("each_relay")
 CONNECTIONS = 3
 
 
+LeftOver = Callable[[], list[str]]
+
+
 @contextmanager
-def garbage_stays() -> Iterator[None]:
+def garbage_stays() -> Iterator[LeftOver]:
+    """Within the block; the value tells the kinds of objects that are left of its connections."""
     gc.collect()
+    before = objects_of_connections()  # of other tests
     gc.disable()
     try:
-        yield
+        yield lambda: [
+            type(one).__name__
+            for one in objects_of_connections()
+            if not any(one is other for other in before)
+        ]
     finally:
         gc.enable()
 
 
-def left_over() -> list[str]:
-    """The kinds of objects that are left of connections."""
+def objects_of_connections() -> list[object]:
     kinds = Client, Progress, LayeredStream
-    return sorted(type(one).__name__ for one in gc.get_objects() if isinstance(one, kinds))
+    return [one for one in gc.get_objects() if isinstance(one, kinds)]
 
 
 @asynccontextmanager
@@ -63,7 +71,7 @@ async def echoing(
             yield proxy
 
 
-async def nothing_is_left(proxy: RunningProxy) -> None:
+async def nothing_is_left(proxy: RunningProxy, left_over: LeftOver) -> None:
     """Once the connections' tasks have ended as well."""
     await proxy.all_closed(CONNECTIONS)
     with suppress(trio.TooSlowError):
@@ -77,7 +85,7 @@ async def test_when_the_client_ends(
     end: str, mode: Mode, destination: Destination, tmp_path: Path
 ) -> None:
     async with echoing(mode, destination, tmp_path) as proxy:
-        with garbage_stays():
+        with garbage_stays() as left_over:
             for _ in range(CONNECTIONS):
                 async with data_connection(proxy) as stream:
                     await stream.send_all(b"hello")
@@ -87,7 +95,7 @@ async def test_when_the_client_ends(
                         assert await receive_all(stream) == b""
                     else:
                         reset(stream)
-            await nothing_is_left(proxy)
+            await nothing_is_left(proxy, left_over)
 
 
 @every_mode
@@ -97,7 +105,7 @@ async def test_when_the_upstream_ends_or_breaks_off(
 ) -> None:
     fault = Fault(Step.SENT, action, size=8)
     async with echoing(mode, destination, tmp_path, fault) as proxy:
-        with garbage_stays():
+        with garbage_stays() as left_over:
             for _ in range(CONNECTIONS):
                 try:
                     async with data_connection(proxy) as stream:
@@ -105,4 +113,4 @@ async def test_when_the_upstream_ends_or_breaks_off(
                         await receive_all(stream)
                 except trio.BrokenResourceError:
                     continue
-            await nothing_is_left(proxy)
+            await nothing_is_left(proxy, left_over)
