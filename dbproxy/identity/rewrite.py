@@ -86,8 +86,8 @@ class _Change:
 class Rewrites:
     """Follows the rewrites of the files of one identity.
 
-    All times are seconds of a clock that never jumps; an age is how long ago the newest file was
-    written, in seconds of the system's clock, which may be wrong.
+    All times are seconds of a clock that never jumps, except `wall`: the system's clock, in seconds
+    since the epoch, which may be wrong.
 
     Args:
         ends_with_a_list: Whether the file that was written last may be cut without being damaged.
@@ -101,13 +101,13 @@ class Rewrites:
         self._recheck = inf
         self._looked = -inf
 
-    def look(self, stamp: Stamp, now: float, age: float) -> Verdict:
+    def look(self, stamp: Stamp, now: float, wall: float) -> Verdict:
         """Take note of what the files look like now, and say what to do."""
         self._note(stamp, now)
         self._looked = now
         if self._change is None:
             return Verdict.READ if now >= self._recheck else Verdict.UNCHANGED
-        return Verdict.READ if self._is_ready(self._change, now, age) else Verdict.UNDER_WAY
+        return Verdict.READ if self._is_ready(self._change, now, wall) else Verdict.UNDER_WAY
 
     def is_patience_over(self, now: float) -> bool:
         """Whether what cannot be read now has had its time to become readable."""
@@ -129,10 +129,11 @@ class Rewrites:
         self._read, self._change = stamp, None
         self._recheck = now + RECHECK_INTERVAL
 
-    def read_good(self, stamp: Stamp, now: float, age: float) -> None:
+    def read_good(self, stamp: Stamp, now: float, wall: float) -> None:
         """Take note of a read that succeeded."""
         self._read, self._good, self._change = stamp, stamp, None
-        self._recheck = now + RECHECK_INTERVAL if age < TIMESTAMP_GRANULARITY else inf
+        fresh = stamp.age(wall) < TIMESTAMP_GRANULARITY
+        self._recheck = now + RECHECK_INTERVAL if fresh else inf
 
     def _note(self, stamp: Stamp, now: float) -> None:
         if stamp == self._read:
@@ -144,14 +145,14 @@ class Rewrites:
         elif stamp != self._change.stamp:
             self._change = _Change(stamp, self._change.began, now, self._looked)
 
-    def _is_ready(self, change: _Change, now: float, age: float) -> bool:
+    def _is_ready(self, change: _Change, now: float, wall: float) -> bool:
         if change.torn is not None:
             return now - change.torn >= PAUSE
         if self.is_patience_over(now):
             return True
         is_quiet = now - change.latest >= QUIET
         # Whatever the clocks say, a change is no older than the last look that did not see it.
-        is_old = min(age, now - change.before) >= TIMESTAMP_GRANULARITY
+        is_old = min(change.stamp.age(wall), now - change.before) >= TIMESTAMP_GRANULARITY
         if self._read is None or _is_rewritten(self._good, change.stamp):
             return is_quiet or is_old or not self._ends_with_a_list(change.stamp)
         return is_old or (is_quiet and not _is_more_expected(self._good, change.stamp))

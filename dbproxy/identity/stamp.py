@@ -3,9 +3,11 @@
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 __all__ = ["FileStamp", "Stamp", "stamp_files"]
+
+_NANOSECONDS: Final = 1_000_000_000
 
 
 class FileStamp(NamedTuple):
@@ -35,10 +37,14 @@ class Stamp:
 
     files: tuple[FileStamp | None, ...]
 
-    @property
-    def newest(self) -> int:
-        """The latest change of any file, in nanoseconds since the epoch; 0 without files."""
-        return max((file.written for file in self.files if file is not None), default=0)
+    def age(self, now: float) -> float:
+        """Seconds since the newest file was written.
+
+        Args:
+            now: In seconds since the epoch.
+        """
+        newest = max((file.written for file in self.files if file is not None), default=0)
+        return now - newest / _NANOSECONDS
 
     def was_written_last(self, positions: Iterable[int]) -> bool:
         """Whether one of the files at these positions was written later than all others."""

@@ -33,7 +33,6 @@ __all__ = ["IdentityStore", "ignore", "utc_now"]
 MOST_REMEMBERED: Final = 256
 """Certificates that are remembered after their time: days of renewals, in a few kilobytes."""
 
-_NANOSECONDS: Final = 1e9
 _TORN: Final = frozenset({Code.KEY_MISMATCH, Code.IDENTITY_MIXED, Code.IDENTITY_MALFORMED})
 
 
@@ -195,11 +194,7 @@ class IdentityStore:
 
     def _look(self) -> Verdict:
         stamp = self.source.stamp()
-        return self._rewrites.look(stamp, trio.current_time(), self._age(stamp))
-
-    def _age(self, stamp: Stamp) -> float:
-        """Seconds since the newest file was written."""
-        return self._clock().timestamp() - stamp.newest / _NANOSECONDS
+        return self._rewrites.look(stamp, trio.current_time(), self._clock().timestamp())
 
     async def _renew_patiently(self) -> None:
         """Follow a change to its end: what was written is adopted, or reported as unusable."""
@@ -242,7 +237,7 @@ class IdentityStore:
                 raise
             return None
         self._reads += 1
-        self._rewrites.read_good(self._seen, trio.current_time(), self._age(self._seen))
+        self._rewrites.read_good(self._seen, trio.current_time(), self._clock().timestamp())
         return identity
 
     def _check(self, identity: Identity) -> None:

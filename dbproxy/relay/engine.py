@@ -40,12 +40,13 @@ class RelayEngine:
         verdict: VerdictReader | None = None,
     ) -> AnyRelay:
         """A relay between two streams whose handshakes are over; the arguments are `Relay`'s."""
-        on_sockets = all(
-            isinstance(stream.transport, trio.SocketStream) for stream in (client, upstream)
-        )
-        if self._reactor is None or not on_sockets:
-            return Relay(client, upstream, first_flight, answered, verdict)
-        return FastRelay(self._reactor, client, upstream, first_flight, answered, verdict)
+        if (
+            self._reactor is not None
+            and isinstance(client.transport, trio.SocketStream)
+            and isinstance(upstream.transport, trio.SocketStream)
+        ):
+            return FastRelay(self._reactor, client, upstream, first_flight, answered, verdict)
+        return Relay(client, upstream, first_flight, answered, verdict)
 
     def linger_when_alone(self, count_connections: Callable[[], int]) -> None:
         """Save time while all connections are being relayed.

@@ -174,9 +174,8 @@ class FastRelay:
                     reactor.ask(go)
             await self._wait()
         finally:
-            self._up.stop()
-            self._down.stop()
-            self._forget()
+            if not self._over:
+                self._finish()
         if self._bug is not None:
             raise self._bug
         return self._ending.take_result()

@@ -34,6 +34,11 @@ def file_stamp(version: float) -> FileStamp:
     return FileStamp(moment, moment, 100, moment)
 
 
+def wall(age: float, *versions: float | None) -> float:
+    """What the system's clock says when the newest of these files is so old."""
+    return age - stamp(*versions).age(0)
+
+
 class Looks:
     """Looks at files, at times that a test chooses; unless it says otherwise, just written."""
 
@@ -43,10 +48,10 @@ class Looks:
 
     def __call__(self, *versions: float | None, after: float = 0.0, age: float = 0.0) -> Verdict:
         self.now += after
-        return self.rewrites.look(stamp(*versions), self.now, age)
+        return self.rewrites.look(stamp(*versions), self.now, wall(age, *versions))
 
     def good(self, *versions: float | None, age: float = OLD) -> None:
-        self.rewrites.read_good(stamp(*versions), self.now, age)
+        self.rewrites.read_good(stamp(*versions), self.now, wall(age, *versions))
 
     def torn(self, *versions: float | None) -> None:
         self.rewrites.read_torn(stamp(*versions), self.now)
