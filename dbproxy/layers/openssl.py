@@ -47,6 +47,8 @@ _ssl_read: Final[Any] = _lib.SSL_read
 _ssl_write: Final[Any] = _lib.SSL_write
 _bio_read: Final[Any] = _lib.BIO_read
 _bio_write: Final[Any] = _lib.BIO_write
+_forget_errors: Final[Any] = _lib.ERR_clear_error
+"""A thread has one queue of errors, for all connections: what stays there, another one has."""
 _bio_pending: Final[Any] = _lib.BIO_get_mem_data
 """Returns how many bytes are in a BIO in memory."""
 _nowhere: Final[Any] = _ffi.new("char **")
@@ -212,6 +214,7 @@ class Records:
         while start < end and filled <= most:
             stop = start + batch if end - start > batch else end
             if _ssl_write(ssl, pointer + start, stop - start) <= 0:
+                _forget_errors()
                 break
             filled += _bio_read(out, into + filled, wire.size - filled)
             start = stop
@@ -224,6 +227,7 @@ class Records:
             Where the record ends in `wire`, which it begins; 0 when nothing can be sent any more.
         """
         if _ssl_write(self._ssl, plain.pointer + start, end - start) <= 0:
+            _forget_errors()
             return 0
         filled: int = _bio_read(self._from, wire.pointer, wire.size)
         return filled

@@ -193,6 +193,26 @@ class TestSealing:
                 received += reader.server.receive(bytes(wire.view[:end]))
         assert received == data
 
+    @pytest.mark.parametrize("one", [True, False])
+    def test_what_cannot_be_sealed_is_not_the_next_connections_error(
+        self, reader: Reader, localhost: Credentials, one: bool
+    ) -> None:
+        """OpenSSL has one queue of errors for all connections of a thread."""
+        other = Reader(localhost)
+        assert other.open(other.said(b"first"))[0] == b"first"  # handshake messages empty the queue
+        records, wire = reader.layer.records, Scratch(30_000)
+        reader.layer.send_eof()
+        reader.layer.outgoing()
+        if one:
+            assert records.seal_one(reader.plain, 0, 100, wire) == 0
+        else:
+            assert records.seal(reader.plain, 0, 100, wire, 0) == (0, 0)
+        assert other.open(other.said(bytes(LARGE)))[0] == bytes(LARGE)
+        broken = bytearray(other.said(bytes(LARGE)))
+        broken[-1] ^= 1
+        with pytest.raises(TLSError, match="bad record mac"):
+            other.open(bytes(broken))
+
     def test_the_memory_of_bulk_is_given_back(self, reader: Reader) -> None:
         records, connection = reader.layer.records, reader.layer.connection
         wire = Scratch(128 * 1024)
