@@ -197,22 +197,25 @@ class DatabaseProxy:
         handler.bridge.relays.look_out_for_clients(prepared.listener.socket)
         publish = self._events.publish
         async with trio.open_nursery() as connections:
-            Acceptor(prepared.listener, handler.handle, connections, publish).start()
+            acceptor = Acceptor(prepared.listener, handler.handle, connections, publish)
+            acceptor.start()
             with self._accepting:
                 async with trio.open_nursery() as background:
                     background.start_soon(self._keep_fresh, prepared)
                     if handler.bridge.ready is not None:
                         background.start_soon(handler.bridge.ready.run)
-                    await self._wait_for_the_end(prepared)
+                    await self._wait_for_the_end(prepared, acceptor)
 
-    async def _wait_for_the_end(self, prepared: Prepared) -> None:
+    async def _wait_for_the_end(self, prepared: Prepared, acceptor: Acceptor) -> None:
         """Told to stop, stop accepting at once, however long the others take to end."""
         try:
             await trio.sleep_forever()
         finally:
+            drains = self._accepting.cancel_called and not self._serving.cancel_called
+            arrived = acceptor.take_arrived() if drains else 0
             self._close_listener(prepared)
-            if self._accepting.cancel_called and not self._serving.cancel_called:
-                self._drain(prepared.handler)
+            if drains:
+                self._drain(prepared.handler, arrived)
 
     def _close_listener(self, prepared: Prepared) -> None:
         """Do not listen any more; may be called again.
@@ -231,11 +234,11 @@ class DatabaseProxy:
             renewal_interval=prepared.renewal_interval,
         )
 
-    def _drain(self, handler: ConnectionHandler) -> None:
+    def _drain(self, handler: ConnectionHandler, arrived: int) -> None:
         handler.bridge.retries.stop()
         grace = self._settings.drain_timeout
         self._events.publish(
-            DrainingStarted(open_connections=handler.open_connections, grace=grace)
+            DrainingStarted(open_connections=handler.open_connections + arrived, grace=grace)
         )
         self._serving.deadline = min(self._serving.deadline, trio.current_time() + grace)
 

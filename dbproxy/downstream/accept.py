@@ -13,15 +13,16 @@ Nothing is lost: Linux looks for a descriptor before it takes a connection out o
 
 import errno
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
+from dbproxy.downstream.listener import BACKLOG
 from dbproxy.errors import PROBLEMS, Code
 from dbproxy.events import AcceptFailed, Event
 from dbproxy.relay.keepalive import INHERITED, keep_alive
 
-__all__ = ["Acceptor"]
+__all__ = ["Acceptor", "Arrivals"]
 
 _SHORTAGES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 _PAUSE: Final = 0.1
@@ -30,6 +31,16 @@ _QUIET: Final = 60.0
 """Seconds between events about it."""
 
 Handler = Callable[[trio.SocketStream], Awaitable[None]]
+
+
+class Arrivals(Protocol):
+    """Where clients arrive, as `dbproxy.downstream.listener.Listener` tells."""
+
+    async def accept(self) -> trio.SocketStream:
+        """The next client."""
+
+    def accept_nowait(self) -> trio.SocketStream | None:
+        """A client who has arrived already."""
 
 
 class Acceptor:
@@ -46,7 +57,7 @@ class Acceptor:
 
     def __init__(
         self,
-        listener: trio.abc.Listener[trio.SocketStream],
+        listener: Arrivals,
         handler: Handler,
         nursery: trio.Nursery,
         publish: Callable[[Event], None],
@@ -61,6 +72,21 @@ class Acceptor:
         """Have the next client accepted, and those who come after it."""
         self._nursery.start_soon(self._accept_and_serve)
 
+    def take_arrived(self) -> int:
+        """Serve all who have arrived by now, just before the listener is closed; how many they are.
+
+        To them it seems as if they were connected already, so closing would break that off.
+        """
+        for taken in range(BACKLOG):
+            try:
+                connection = self._listener.accept_nowait()
+            except OSError:
+                return taken  # who cannot be taken is reset, as who comes later
+            if connection is None:
+                return taken
+            self._nursery.start_soon(self._serve, connection)
+        return BACKLOG
+
     async def _accept_and_serve(self) -> None:
         """The life of a task: until a client comes, and until it has gone.
 
@@ -71,8 +97,11 @@ class Acceptor:
             connection = await self._accept()
         except trio.ClosedResourceError:
             return  # nobody is to be accepted any more
+        self.start()
+        await self._serve(connection)
+
+    async def _serve(self, connection: trio.SocketStream) -> None:
         try:
-            self.start()
             if not INHERITED:
                 keep_alive(connection.socket)
             await self._handler(connection)

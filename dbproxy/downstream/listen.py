@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import trio
 
-from dbproxy.downstream.listener import Listener
+from dbproxy.downstream.listener import BACKLOG, Listener
 from dbproxy.errors import Code, ListenError, UsageError
 from dbproxy.relay.keepalive import keep_alive
 
@@ -27,7 +27,6 @@ __all__ = [
 ]
 
 _DEFAULT_HOST: Final = "127.0.0.1"
-_BACKLOG: Final = 1024
 _DENIED: Final = {errno.EACCES, errno.EPERM}
 _SOCKET_MODE: Final = 0o600
 """Only our own user may connect; others are let in by the administrator's choice of owner."""
@@ -180,7 +179,7 @@ async def _open_tcp(address: TCPAddress) -> Listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         keep_alive(listener)  # before anybody connects
         listener.bind(name)
-        listener.listen(_BACKLOG)
+        listener.listen(BACKLOG)
     except BaseException:
         listener.close()
         raise
@@ -197,7 +196,7 @@ def _open_unix(path: Path) -> Listener:
             listener.bind(str(path))
         finally:
             os.umask(previous)
-        listener.listen(_BACKLOG)
+        listener.listen(BACKLOG)
     except BaseException:
         listener.close()
         raise

@@ -16,7 +16,10 @@ from typing import Final
 
 import trio
 
-__all__ = ["Listener"]
+__all__ = ["BACKLOG", "Listener"]
+
+BACKLOG: Final = 1024
+"""How many clients may wait to be accepted."""
 
 _CLIENTS_FAULTS: Final = {
     getattr(errno, name)
@@ -70,15 +73,25 @@ class Listener(trio.abc.Listener[trio.SocketStream]):
             if self._plain.fileno() < 0:
                 raise trio.ClosedResourceError("this listener was closed")
             try:
-                accepted, _name = self._plain.accept()
-            except BlockingIOError:
+                if (accepted := self.accept_nowait()) is not None:
+                    return accepted
                 await trio.lowlevel.wait_readable(self._plain)
             except OSError as error:
                 if error.errno not in _CLIENTS_FAULTS:
                     raise
                 await trio.lowlevel.checkpoint()  # what forbids all connections keeps nobody out
-            else:
-                return trio.SocketStream(trio.socket.from_stdlib_socket(accepted))
+
+    def accept_nowait(self) -> trio.SocketStream | None:
+        """A client who has arrived already; None when there is none.
+
+        Raises:
+            OSError: Accepting failed, or the connection of this client did in the queue.
+        """
+        try:
+            accepted, _name = self._plain.accept()
+        except BlockingIOError:
+            return None
+        return trio.SocketStream(trio.socket.from_stdlib_socket(accepted))
 
     async def aclose(self) -> None:
         """Close it; whoever waits in `accept` is told."""

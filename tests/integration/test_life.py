@@ -19,7 +19,7 @@ from database_clients import (
     until_asleep,
     with_psycopg,
 )
-from lab_client import until
+from lab_client import startup, until
 from running_proxy import (
     PATIENCE,
     Destination,
@@ -282,6 +282,25 @@ async def test_stop_now_ends_everything_at_once(
             assert (await ended(running)).ended_early == 1
         assert query.error is not None
     assert [record.outcome for record in running.records] == ["stopped"]
+
+
+async def test_clients_who_have_arrived_when_it_is_told_to_stop_are_served(
+    lab: Lab, destination: Destination
+) -> None:
+    async with stoppable(Mode.TUNNEL, lab, destination, drain_timeout=PATIENCE) as running:
+        # Nobody accepts them before the next turn, and to them it seems as if they were connected.
+        arrived = [socket.create_connection(("127.0.0.1", running.port)) for _ in range(3)]
+        running.proxy.stop()
+        await until(lambda: bool(running.of(DrainingStarted)))
+        assert running.of(DrainingStarted)[0].open_connections == 3
+        assert not is_open(running.port)
+        for client in arrived:
+            with client:
+                client.sendall(startup(user="alice", database="example"))
+                client.settimeout(PATIENCE)
+                assert await in_thread(lambda: client.recv(1)) == b"R"  # noqa: B023 (awaited here)
+        assert (await ended(running)).ended_early == 0
+    assert [record.outcome for record in running.records] == ["relayed"] * 3
 
 
 async def test_stopping_an_idle_proxy_takes_no_time(lab: Lab, destination: Destination) -> None:

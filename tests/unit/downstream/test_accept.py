@@ -11,13 +11,14 @@ import trio.testing
 
 from dbproxy.downstream.accept import Acceptor
 from dbproxy.downstream.listen import TCPAddress, open_listener
+from dbproxy.downstream.listener import BACKLOG
 from dbproxy.errors import Code
 from dbproxy.events import AcceptFailed, Event
 
 SHORTAGES = [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS]
 
 
-class ScriptedListener(trio.abc.Listener[trio.SocketStream]):
+class ScriptedListener:
     """Fails or accepts as told, and then waits until it is closed."""
 
     def __init__(self, *outcomes: int | trio.SocketStream) -> None:
@@ -30,6 +31,13 @@ class ScriptedListener(trio.abc.Listener[trio.SocketStream]):
             await self._closed.wait()
         if self._closed.is_set():
             raise trio.ClosedResourceError
+        outcome = self.accept_nowait()
+        assert outcome is not None
+        return outcome
+
+    def accept_nowait(self) -> trio.SocketStream | None:
+        if not self._outcomes:
+            return None
         outcome = self._outcomes.pop(0)
         if isinstance(outcome, int):
             raise OSError(outcome, os.strerror(outcome))
@@ -52,7 +60,7 @@ async def connection() -> AsyncIterator[trio.SocketStream]:
 
 async def accept_for(
     seconds: float,
-    listener: trio.abc.Listener[trio.SocketStream],
+    listener: ScriptedListener,
     publish: Callable[[Event], None],
 ) -> list[trio.SocketStream]:
     """Accept for a while; the connections that were handed over, in order."""
@@ -102,6 +110,35 @@ async def test_other_failures_of_the_listener_are_raised() -> None:
     listener = ScriptedListener(errno.EINVAL)
     with pytest.RaisesGroup(pytest.RaisesExc(OSError, match="Invalid argument")):
         await accept_for(1, listener, lambda event: None)
+
+
+@pytest.mark.parametrize("then", [None, errno.EMFILE, errno.ECONNABORTED])
+async def test_all_who_have_arrived_are_taken_just_before_the_end(
+    then: int | None, connection: trio.SocketStream
+) -> None:
+    listener = ScriptedListener(connection, *([] if then is None else [then]))
+    served: list[trio.SocketStream] = []
+
+    async def handle(stream: trio.SocketStream) -> None:
+        served.append(stream)
+        await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        acceptor = Acceptor(listener, handle, nursery, lambda event: None)
+        assert acceptor.take_arrived() == 1
+        assert acceptor.take_arrived() == 0
+    assert served == [connection]
+    assert connection.socket.fileno() == -1
+
+
+async def test_who_arrives_without_an_end_keeps_nobody_from_stopping(
+    monkeypatch: pytest.MonkeyPatch, connection: trio.SocketStream
+) -> None:
+    listener = ScriptedListener()
+    monkeypatch.setattr(listener, "accept_nowait", lambda: connection)
+    async with trio.open_nursery() as nursery:
+        acceptor = Acceptor(listener, trio.SocketStream.aclose, nursery, lambda event: None)
+        assert acceptor.take_arrived() == BACKLOG
 
 
 async def test_a_closed_listener_ends_accepting_and_no_handler(
