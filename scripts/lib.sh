@@ -1,5 +1,6 @@
-# Sourced by the scripts beside it; makes .venv in the checkout and keeps it fresh.
+# Sourced by the scripts beside it; makes a virtual environment, $venv, in the checkout and keeps it fresh.
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+venv=.venv
 
 say() { printf '==> %s\n' "$*" >&2; }
 fail() { printf '%s: %s\n' "${0##*/}" "$*" >&2 && exit 1; }
@@ -22,35 +23,49 @@ find_python() {
     fail "no Python 3.11 or newer was found on the PATH; install one, or name it with PYTHON=/path/to/python3"
 }
 
+# use_system_python: what is compared with a distribution's packages runs on the distribution's own Python, if
+# that is new enough, in a virtual environment of its own. One that was built on the machine, as pyenv does,
+# is often without the profile that makes an interpreter quick.
+use_system_python() {
+    local system=/usr/bin/python3
+    [ -z "${PYTHON:-}" ] && new_enough "$system" || return 0
+    [ "$(command -v "$(find_python)")" != "$system" ] || return 0
+    if "$system" -c 'import ensurepip, venv' 2>/dev/null; then
+        PYTHON=$system venv=.venv-bench
+    else
+        say "Using $(command -v "$(find_python)"); for the system's own: apt install python3-venv"
+    fi
+}
+
 make_venv() {
     local python version
     python=$(find_python)
     version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
     "$python" -c 'import ensurepip, venv' 2>/dev/null ||
         fail "$python cannot make virtual environments; on Debian and Ubuntu: apt install python$version-venv"
-    say "Making .venv with $("$python" --version)"
-    "$python" -m venv --clear .venv
-    printf '%s\n' "$python" >.venv/.dbproxy-python
+    say "Making $venv with $("$python" --version)"
+    "$python" -m venv --clear "$venv"
+    printf '%s\n' "$python" >"$venv/.dbproxy-python"
 }
 
 # Not when it was left half made, its Python has gone, or PYTHON now names another one.
 usable_venv() {
-    new_enough .venv/bin/python && .venv/bin/python -c 'import pip' 2>/dev/null &&
-        { [ -z "${PYTHON:-}" ] || [ "$PYTHON" = "$(cat .venv/.dbproxy-python 2>/dev/null)" ]; }
+    new_enough "$venv/bin/python" && "$venv/bin/python" -c 'import pip' 2>/dev/null &&
+        { [ -z "${PYTHON:-}" ] || [ "$PYTHON" = "$(cat "$venv/.dbproxy-python" 2>/dev/null)" ]; }
 }
 
-# prepare EXTRA: .venv exists, with dbproxy (editable) and what the extra needs.
+# prepare EXTRA: $venv exists, with dbproxy (editable) and what the extra needs.
 prepare() {
     local extra state
     usable_venv || make_venv
     state="$PWD $(cksum <pyproject.toml)"
     for extra in bench dev "$1"; do # each of these includes those after it
-        [ "$(cat ".venv/.dbproxy-$extra" 2>/dev/null)" != "$state" ] || return 0
+        [ "$(cat "$venv/.dbproxy-$extra" 2>/dev/null)" != "$state" ] || return 0
         [ "$extra" != "$1" ] || break
     done
-    say "Installing dbproxy[$1] into .venv (only when pyproject.toml changes)"
-    quietly .venv/bin/python -m pip install --disable-pip-version-check --no-input --quiet --editable ".[$1]"
-    printf '%s\n' "$state" >".venv/.dbproxy-$1"
+    say "Installing dbproxy[$1] into $venv (only when pyproject.toml changes)"
+    quietly "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --quiet --editable ".[$1]"
+    printf '%s\n' "$state" >"$venv/.dbproxy-$1"
 }
 
 # provide_psql: psql is on the PATH. Where none is installed it is the embedded PostgreSQL's, with the

@@ -5,6 +5,7 @@ import platform
 import re
 import ssl
 import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def describe_versions(programs: Programs) -> dict[str, str]:
     peers = {name: _version_of(name, option) for name, option in VERSION_OPTIONS.items()}
     return {
         "dbproxy": version("dbproxy"),
-        "Python": platform.python_version(),
+        "Python": python(),
         "trio": version("trio"),
         "pyOpenSSL": version("pyOpenSSL"),
         "OpenSSL of pyOpenSSL": SSL.SSLeay_version(SSL.SSLEAY_VERSION).decode().split()[1],
@@ -41,6 +42,12 @@ def describe_versions(programs: Programs) -> dict[str, str]:
         "Go": programs.go_version.removeprefix("go"),
         **{name: found for name, found in peers.items() if found},
     }
+
+
+def python() -> str:
+    """The version, and whether it is the system's own Python or one that somebody has built."""
+    own = sys.base_prefix == "/usr"
+    return f"{platform.python_version()} {'of the system' if own else 'not of the system'}"
 
 
 def processor() -> str:

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,11 +48,9 @@ def build(directory: Path) -> Programs:
         BenchError: There is no Go, or they do not build.
     """
     go = find_go()
-    cache = Path(
-        os.environ.get("GOCACHE") or Path(__file__).resolve().parents[2] / ".venv/go-cache"
-    )
+    cache = os.environ.get("GOCACHE") or str(Path(sys.prefix) / "go-cache")
     environment = clean_environment() | {
-        "GOCACHE": str(cache),
+        "GOCACHE": cache,
         "GOENV": "off",
         "GOFLAGS": "-mod=mod",
         "GOPROXY": "off",
