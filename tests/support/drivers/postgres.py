@@ -162,6 +162,7 @@ class Pg8000Session(Session):
 
 class Pg8000(Driver):
     name = "pg8000"
+    leaves_sockets = True
     protocol = "postgres"
     errors = (pg8000.dbapi.Error, OSError)
 
