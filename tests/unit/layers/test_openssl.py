@@ -155,6 +155,13 @@ def test_nothing_is_read_any_more_of_what_lies_behind_a_broken_record(
     assert connection.bio_write(b"x") == 1, "what is received still goes into memory of others"
 
 
+@every_size
+def test_what_comes_behind_a_batch_may_be_received_by_the_layer(reader: Reader, size: int) -> None:
+    assert reader.open(reader.said(bytes(size)))[0] == bytes(size)
+    assert reader.layer.receive(reader.said(b"and more")) == b"and more"
+    assert reader.open(reader.said(b"and more"))[0] == b"and more"
+
+
 def test_a_connection_is_told_to_keep_no_buffers_while_it_is_idle(reader: Reader) -> None:
     lib = Binding.lib
     modes = lib.SSL_set_mode(reader.layer.connection._ssl, 0)

@@ -2,20 +2,18 @@
 
 import os
 import random
-import select
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
-from time import perf_counter
 
 import pytest
 import trio
+import trio.testing
 from lab_client import until
-from openssl_ends import client_layer
+from openssl_ends import client_layer, server_layer
 from relay_bench import (
     KIB,
     MIB,
@@ -32,7 +30,6 @@ from relay_bench import (
 from stream_ends import receive_all, socket_pair
 from tls_peers import Credentials
 
-from dbproxy.downstream import TCPAddress, open_listener
 from dbproxy.events import ClosedBy
 from dbproxy.layers import PingLayer, TLSLayer
 from dbproxy.layers.openssl import Records
@@ -43,15 +40,6 @@ from dbproxy.relay import (
     RelayEnd,
     RelayEngine,
     SilenceError,
-    own_the_loop,
-)
-from dbproxy.relay.reactor import (
-    _ALL_EVENTS,
-    ERROR_EVENTS,
-    HANGUP_EVENTS,
-    READ_EVENTS,
-    WRITE_EVENTS,
-    Reactor,
 )
 
 
@@ -505,6 +493,52 @@ async def test_cancelling_it_closes_neither_stream(
 
 
 @every_engine
+async def test_a_client_whose_upstream_has_never_listened_gets_its_last_word_all_the_same(
+    fast: bool, localhost: Credentials
+) -> None:
+    """Also without layers, where that upstream's end looks like a good one."""
+    async with running(fast, "plain", localhost) as bench:
+        bench.transport.socket.shutdown(socket.SHUT_RD)
+        await bench.client.send_all(b"nobody hears that")
+        await trio.testing.wait_all_tasks_blocked()
+        await bench.database.send_all(b"last word")
+        await bench.database.send_eof()
+        assert await receive_all(bench.client) == b"last word"
+    assert bench.end.closed_by is ClosedBy.UPSTREAM
+    assert isinstance(bench.end.error, trio.BrokenResourceError)
+
+
+@every_engine
+@pytest.mark.parametrize("first", [b"", b"hello"], ids=["silent client", "client first"])
+async def test_what_a_handshake_has_left_to_be_said_waits_for_no_client(
+    fast: bool, first: bytes, localhost: Credentials
+) -> None:
+    near, client = socket_pair()
+    upstream, database = map(LayeredStream, socket_pair())
+
+    async def speak() -> None:
+        await database.add_layer(server_layer(localhost))
+        await database.send_all(b"I am the server")
+
+    async with (
+        engine_running(fast) as engine,
+        client,
+        database,
+        LayeredStream(near) as stream,
+        upstream,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(speak)
+        await upstream.add_layer(client_layer(), keep_last_word=True)
+        relay = engine.relay(stream, upstream, FirstFlight(first), lambda: None)
+        nursery.start_soon(relay.run)
+        assert await client.receive_some() == b"I am the server"
+        if first:
+            assert await database.receive_some() == first
+        nursery.cancel_scope.cancel()
+
+
+@every_engine
 async def test_an_upstream_that_falls_silent_after_a_ping_is_given_up(
     fast: bool, localhost: Credentials
 ) -> None:
@@ -705,76 +739,3 @@ def test_where_the_system_has_no_epoll_everything_loads_and_the_plain_relay_is_u
         [sys.executable, "-c", WITHOUT_EPOLL], capture_output=True, text=True, check=False
     )
     assert (ended.stdout, ended.stderr) == ("Relay\n", "")
-
-
-def test_the_events_are_what_the_system_calls_them() -> None:
-    assert WRITE_EVENTS == select.EPOLLOUT
-    assert ERROR_EVENTS == select.EPOLLERR
-    assert HANGUP_EVENTS == select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
-    assert READ_EVENTS == select.EPOLLIN | HANGUP_EVENTS
-    assert _ALL_EVENTS == READ_EVENTS | WRITE_EVENTS | select.EPOLLET
-
-
-@pytest.mark.parametrize("owned", [False, True], ids=["shared loop", "own loop"])
-async def test_the_reactor_lingers_only_in_a_loop_of_its_own(
-    owned: bool, localhost: Credentials, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Here the client shares the loop, as that of somebody who uses dbproxy as a library may."""
-    waits = 0
-    wait = Reactor._wait_for_events
-
-    def count(reactor: Reactor, epoll: select.epoll) -> list[tuple[int, int]]:
-        nonlocal waits
-        waits += 1
-        return wait(reactor, epoll)
-
-    monkeypatch.setattr(Reactor, "_wait_for_events", count)
-    if owned:
-        own_the_loop()
-    async with running(True, "tls-ping", localhost) as bench:
-        for _ in range(10):
-            await bench.client.send_all(b"query")
-            assert await bench.database.receive_some() == b"query"
-        await bench.client.send_eof()
-        await bench.database.send_eof()
-    assert bool(waits) is owned
-
-
-@pytest.mark.parametrize("busy", [False, True], ids=["waiting for events", "giving turns"])
-async def test_a_client_that_arrives_ends_the_lingering(
-    busy: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nothing of trio's runs meanwhile, so the client connects in a thread."""
-    monkeypatch.setattr("dbproxy.relay.reactor.LINGER", PATIENCE)
-    monkeypatch.setattr("dbproxy.relay.reactor.LONGEST", PATIENCE)
-    own_the_loop()
-    reactor = Reactor()
-    served: list[trio.SocketStream] = []
-    reactor.is_alone = lambda: not served
-    listener = await open_listener(TCPAddress("127.0.0.1", 0))
-    reactor.look_out_for_clients(listener.socket)
-    (closed,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    reactor.look_out_for_clients(closed.socket)
-    await closed.aclose()
-    ours, theirs = socket.socketpair()
-    lingering = threading.Event()
-    begin = perf_counter()
-
-    def come() -> None:
-        lingering.wait(PATIENCE)
-        with socket.create_connection(listener.socket.getsockname()):
-            pass
-
-    thread = threading.Thread(target=come)
-    with ours, theirs:
-        reactor.watch(ours.fileno(), lambda _events: lingering.set())
-        if busy:
-            reactor.ask(lambda: True)
-        thread.start()
-        async with listener, trio.open_nursery() as machinery:
-            machinery.start_soon(reactor.run)
-            served.append(await listener.accept())
-            await served[0].aclose()
-            machinery.cancel_scope.cancel()
-        thread.join()
-    assert perf_counter() - begin < PATIENCE / 2

@@ -1,0 +1,147 @@
+"""The reactor: whom it tells, when it waits without trio, and when it does nothing."""
+
+import select
+import socket
+import threading
+from time import perf_counter
+
+import pytest
+import trio
+import trio.testing
+from lab_client import until
+from relay_bench import MIB, PATIENCE, running
+from tls_peers import Credentials
+
+from dbproxy.downstream import TCPAddress, open_listener
+from dbproxy.relay import own_the_loop
+from dbproxy.relay.reactor import (
+    _ALL_EVENTS,
+    ERROR_EVENTS,
+    HANGUP_EVENTS,
+    READ_EVENTS,
+    WRITE_EVENTS,
+    Reactor,
+)
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """Has an entry for each time that a reactor has waited for events without trio."""
+    waits: list[None] = []
+    wait = Reactor._wait_for_events
+
+    def note(reactor: Reactor, epoll: select.epoll) -> list[tuple[int, int]]:
+        waits.append(None)
+        return wait(reactor, epoll)
+
+    monkeypatch.setattr(Reactor, "_wait_for_events", note)
+    return waits
+
+
+def test_the_events_are_what_the_system_calls_them() -> None:
+    assert WRITE_EVENTS == select.EPOLLOUT
+    assert ERROR_EVENTS == select.EPOLLERR
+    assert HANGUP_EVENTS == select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+    assert READ_EVENTS == select.EPOLLIN | HANGUP_EVENTS
+    assert _ALL_EVENTS == READ_EVENTS | WRITE_EVENTS | select.EPOLLET
+
+
+@pytest.mark.parametrize("owned", [False, True], ids=["shared loop", "own loop"])
+async def test_it_lingers_only_in_a_loop_of_its_own(
+    owned: bool, waits: list[None], localhost: Credentials
+) -> None:
+    """Here the client shares the loop, as that of somebody who uses dbproxy as a library may."""
+    if owned:
+        own_the_loop()
+    async with running(True, "tls-ping", localhost) as bench:
+        for _ in range(10):
+            await bench.client.send_all(b"query")
+            assert await bench.database.receive_some() == b"query"
+        await bench.client.send_eof()
+        await bench.database.send_eof()
+    assert bool(waits) is owned
+
+
+async def test_it_lingers_again_when_a_client_who_ended_that_has_been_let_in(
+    waits: list[None],
+) -> None:
+    own_the_loop()
+    reactor = Reactor()
+    reactor.is_alone = lambda: True
+    events: list[int] = []
+    ours, theirs = socket.socketpair()
+    door, client = socket.socketpair()
+    with ours, theirs, door, client:
+        reactor.look_out_for_clients(trio.socket.from_stdlib_socket(door))
+        reactor.watch(ours.fileno(), events.append)
+        client.send(b"knock")
+        async with trio.open_nursery() as machinery:
+            machinery.start_soon(reactor.run)
+            await until(lambda: bool(events and waits))
+            assert door.recv(5) == b"knock"
+            told, waited = len(events), len(waits)
+            theirs.send(b"query")
+            await until(lambda: len(events) > told and len(waits) > waited)
+            machinery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["waiting for events", "giving turns"])
+async def test_a_client_that_arrives_ends_the_lingering(
+    busy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of trio's runs meanwhile, so the client connects in a thread."""
+    monkeypatch.setattr("dbproxy.relay.reactor.LINGER", PATIENCE)
+    monkeypatch.setattr("dbproxy.relay.reactor.LONGEST", PATIENCE)
+    own_the_loop()
+    reactor = Reactor()
+    served: list[trio.SocketStream] = []
+    reactor.is_alone = lambda: not served
+    listener = await open_listener(TCPAddress("127.0.0.1", 0))
+    reactor.look_out_for_clients(listener.socket)
+    (closed,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    reactor.look_out_for_clients(closed.socket)
+    await closed.aclose()
+    ours, theirs = socket.socketpair()
+    lingering = threading.Event()
+    begin = perf_counter()
+
+    def come() -> None:
+        lingering.wait(PATIENCE)
+        with socket.create_connection(listener.socket.getsockname()):
+            pass
+
+    thread = threading.Thread(target=come)
+    with ours, theirs:
+        reactor.watch(ours.fileno(), lambda _events: lingering.set())
+        if busy:
+            reactor.ask(lambda: True)
+        thread.start()
+        async with listener, trio.open_nursery() as machinery:
+            machinery.start_soon(reactor.run)
+            served.append(await listener.accept())
+            await served[0].aclose()
+            machinery.cancel_scope.cancel()
+        thread.join()
+    assert perf_counter() - begin < PATIENCE / 2
+
+
+@pytest.mark.parametrize("stack", ["plain", "tls-ping", "tls-websocket-tls-ping"])
+@pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
+async def test_it_does_nothing_while_somebody_takes_nothing(
+    up: bool, stack: str, localhost: Credentials
+) -> None:
+    async with running(True, stack, localhost) as bench:
+        await bench.client.send_all(b"hello")
+        assert await bench.database.receive_some() == b"hello"
+        sender, receiver = (bench.client, bench.database)[:: 1 if up else -1]
+        sent = bytes(8 * MIB)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sender.send_all, sent)
+            await trio.testing.wait_all_tasks_blocked()  # a reactor that has turns is not blocked
+            received = 0
+            while received < len(sent):
+                received += len(await receiver.receive_some())
+                await trio.testing.wait_all_tasks_blocked()
+        await bench.client.send_eof()
+        await bench.database.send_eof()
+    assert bench.end.error is None
