@@ -84,8 +84,18 @@ def _path(text: str) -> Path:
 
 def _port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 7 and int(text) <= HIGHEST_PORT):
-        raise ValueError(f"`{text}` is not a port: give 0 to {HIGHEST_PORT}")
+        raise ValueError(f"`{text}` is not a port: give 0 to {HIGHEST_PORT}{_where_from(text)}")
     return int(text)
+
+
+def _where_from(text: str) -> str:
+    """Kubernetes gives pods such variables for each Service, `DBPROXY_PORT` for one of our name."""
+    if not text.startswith(("tcp://", "udp://")):
+        return ""
+    return (
+        ". Kubernetes sets DBPROXY_PORT so where a Service is called dbproxy: put"
+        " `enableServiceLinks: false` into the pod's specification"
+    )
 
 
 def _count(text: str) -> int:

@@ -351,6 +351,15 @@ def test_a_wrong_argument_is_one_sentence(
     ("variable", "value", "sentence"),
     [
         ("DBPROXY_PORT", "many", "`many` is not a port: give 0 to 65535"),
+        (
+            "DBPROXY_PORT",
+            "tcp://10.0.0.1:5432",
+            (
+                "`tcp://10.0.0.1:5432` is not a port: give 0 to 65535. Kubernetes sets DBPROXY_PORT"
+                " so where a Service is called dbproxy: put `enableServiceLinks: false` into the"
+                " pod's specification"
+            ),
+        ),
         ("DBPROXY_INSECURE", "maybe", "`maybe` is neither yes nor no: give 1 or 0"),
         ("DBPROXY_LOG_FORMAT", "xml", "`xml` is not one of: console, json"),
     ],
