@@ -34,6 +34,8 @@ class Bench:
         transport: The socket under it.
         upstream: The relay's end of it.
         answered: How often the relay told about a first byte.
+        ends: How it ended, when it has.
+        scope: What it runs in.
     """
 
     relay: AnyRelay
@@ -44,6 +46,7 @@ class Bench:
     flight: FirstFlight
     answered: list[None] = field(default_factory=list)
     ends: list[RelayEnd] = field(default_factory=list)
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
     @property
     def end(self) -> RelayEnd:
@@ -144,7 +147,8 @@ async def relaying(
     bench = Bench(relay, client, database, transport, upstream, flight, answered)
 
     async def keep_end() -> None:
-        bench.ends.append(await relay.run())
+        with bench.scope:
+            bench.ends.append(await relay.run())
 
     async with client, database, client_stream, upstream, trio.open_nursery() as nursery:
         nursery.start_soon(keep_end)

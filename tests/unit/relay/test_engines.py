@@ -493,6 +493,21 @@ async def test_cancelling_it_closes_neither_stream(
 
 
 @every_engine
+@pytest.mark.parametrize("stack", ["plain", "tls-ping"])
+async def test_a_client_that_does_not_listen_any_more_ends_everything(
+    fast: bool, stack: str, localhost: Credentials
+) -> None:
+    async with running(fast, stack, localhost) as bench:
+        for word in (b"welcome", b"to the database"):
+            await bench.database.send_all(word)
+            assert await bench.client.receive_some() == word
+        bench.client.socket.shutdown(socket.SHUT_RD)
+        await bench.database.send_all(b"nobody hears that")
+    assert bench.end.closed_by is ClosedBy.CLIENT
+    assert isinstance(bench.end.error, trio.BrokenResourceError)
+
+
+@every_engine
 async def test_a_client_whose_upstream_has_never_listened_gets_its_last_word_all_the_same(
     fast: bool, localhost: Credentials
 ) -> None:
@@ -539,9 +554,16 @@ async def test_what_a_handshake_has_left_to_be_said_waits_for_no_client(
 
 
 @every_engine
+@pytest.mark.parametrize("spoke", [False, True], ids=["silent before", "spoke before"])
 async def test_an_upstream_that_falls_silent_after_a_ping_is_given_up(
-    fast: bool, localhost: Credentials
+    fast: bool, spoke: bool, localhost: Credentials
 ) -> None:
+    async def speak(database: LayeredStream, client: trio.SocketStream) -> None:
+        for word in [b"welcome", b"to the database"] if spoke else []:
+            await database.send_all(len(word).to_bytes(4, "big") + word)
+            assert await client.receive_some() == word
+        await ping_once_and_stall(database)
+
     near, client = socket_pair()
     upstream, database, _transport = await layered_pair("tls", localhost)
     ping = PingLayer()
@@ -552,7 +574,7 @@ async def test_an_upstream_that_falls_silent_after_a_ping_is_given_up(
     with trio.fail_after(PATIENCE):
         async with client, database, stream, upstream, trio.open_nursery() as machinery:
             machinery.start_soon(engine.run)
-            machinery.start_soon(ping_once_and_stall, database)
+            machinery.start_soon(speak, database, client)
             end = await relay.run()
             machinery.cancel_scope.cancel()
     assert isinstance(end.upstream_error, SilenceError)

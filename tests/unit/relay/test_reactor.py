@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 from lab_client import until
-from relay_bench import MIB, PATIENCE, running
+from relay_bench import MIB, PATIENCE, engine_running, relaying, running
 from tls_peers import Credentials
 
 from dbproxy.downstream import TCPAddress, open_listener
@@ -125,9 +125,25 @@ async def test_a_client_that_arrives_ends_the_lingering(
     assert perf_counter() - begin < PATIENCE / 2
 
 
+@pytest.mark.parametrize("how", ["ended", "cancelled"])
+async def test_a_relay_that_is_over_is_watched_no_more(how: str, localhost: Credentials) -> None:
+    async with engine_running(fast=True) as engine:
+        reactor = engine._reactor
+        assert reactor is not None
+        async with relaying(engine, "tls-ping", localhost) as bench:
+            await until(lambda: reactor.watched == 2)
+            if how == "cancelled":
+                bench.scope.cancel()
+            else:
+                await bench.client.send_eof()
+                await bench.database.send_eof()
+                await until(lambda: bool(bench.ends))
+            await until(lambda: reactor.watched == 0)
+
+
 @pytest.mark.parametrize("stack", ["plain", "tls-ping", "tls-websocket-tls-ping"])
 @pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
-async def test_it_does_nothing_while_somebody_takes_nothing(
+async def test_it_reads_nothing_and_does_nothing_while_somebody_takes_nothing(
     up: bool, stack: str, localhost: Credentials
 ) -> None:
     async with running(True, stack, localhost) as bench:
@@ -138,6 +154,7 @@ async def test_it_does_nothing_while_somebody_takes_nothing(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(sender.send_all, sent)
             await trio.testing.wait_all_tasks_blocked()  # a reactor that has turns is not blocked
+            assert bench.relay.bytes_up + bench.relay.bytes_down < len(sent) / 2, "it keeps little"
             received = 0
             while received < len(sent):
                 received += len(await receiver.receive_some())

@@ -58,6 +58,23 @@ class TestConnecting:
         assert caught.value.errno == errno.ECONNREFUSED
         assert caught.value.strerror == "Connection refused"
 
+    async def test_what_takes_its_time_is_waited_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As to hosts that are far away, which loopback is not."""
+
+        class FarAway(socket.socket):
+            def connect_ex(self, address: Any) -> int:
+                outcome = super().connect_ex(address)
+                return errno.EALREADY if outcome in {0, errno.EISCONN} else outcome
+
+        with listening() as (listener, port):
+            monkeypatch.setattr(socket, "socket", FarAway)
+            stream = await connect_now(socket.AF_INET, "127.0.0.1", port)
+            accepted, _name = listener.accept()
+            with accepted:
+                accepted.sendall(b"hello")
+                async with stream:
+                    assert await stream.receive_some() == b"hello"
+
     async def test_where_a_second_try_tells_nothing_the_reason_is_the_first_ones(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
