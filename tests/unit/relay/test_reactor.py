@@ -14,6 +14,7 @@ from tls_peers import Credentials
 
 from dbproxy.downstream import TCPAddress, open_listener
 from dbproxy.relay import own_the_loop
+from dbproxy.relay.fast import FastRelay
 from dbproxy.relay.reactor import (
     _ALL_EVENTS,
     ERROR_EVENTS,
@@ -60,6 +61,38 @@ async def test_it_lingers_only_in_a_loop_of_its_own(
         await bench.client.send_eof()
         await bench.database.send_eof()
     assert bool(waits) is owned
+
+
+@pytest.mark.parametrize("other", ["client", "reactor"])
+async def test_it_does_not_linger_while_there_are_others(
+    other: str, waits: list[None], localhost: Credentials
+) -> None:
+    own_the_loop()
+    async with running(True, "tls-ping", localhost) as bench:
+        assert isinstance(bench.relay, FastRelay)
+        async with trio.open_nursery() as nursery:
+            if other == "client":
+                bench.relay._reactor.is_alone = lambda: False
+            else:
+                nursery.start_soon(Reactor().run)
+                await trio.testing.wait_all_tasks_blocked()
+            waits.clear()
+            for _ in range(10):
+                await bench.client.send_all(b"query")
+                assert await bench.database.receive_some() == b"query"
+            assert not waits
+            nursery.cancel_scope.cancel()
+        await bench.client.send_eof()
+        await bench.database.send_eof()
+
+
+async def test_it_leaves_no_descriptor_when_it_is_cancelled() -> None:
+    reactor = Reactor()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reactor.run)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert reactor._opened().closed
 
 
 async def test_it_lingers_again_when_a_client_who_ended_that_has_been_let_in(
