@@ -31,7 +31,8 @@ from stream_ends import receive_all, socket_pair
 from tls_peers import Credentials
 
 from dbproxy.events import ClosedBy
-from dbproxy.layers import PingLayer, TLSLayer
+from dbproxy.layers import PingLayer, TLSLayer, WebSocketLayer
+from dbproxy.layers.base import ByteData
 from dbproxy.layers.openssl import Records
 from dbproxy.relay import (
     FirstFlight,
@@ -582,6 +583,47 @@ async def test_an_upstream_that_falls_silent_after_a_ping_is_given_up(
 
 
 @every_engine
+async def test_an_upstream_that_says_nothing_but_pings_is_not_given_up(
+    fast: bool, localhost: Credentials
+) -> None:
+    near, client = socket_pair()
+    upstream, database, _transport = await layered_pair("tls", localhost)
+    await upstream.add_layer(PingLayer())
+    upstream.patience = lambda: 0.6
+    stream = LayeredStream(near)
+    async with (
+        client,
+        database,
+        stream,
+        upstream,
+        engine_running(fast) as engine,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(engine.relay(stream, upstream, FirstFlight(), lambda: None).run)
+        for _ in range(20):
+            await database.send_all(bytes(4))
+            await trio.sleep(0.06)
+        await database.send_all(b"\0\0\0\7welcome")
+        assert await client.receive_some() == b"welcome"
+        nursery.cancel_scope.cancel()
+
+
+@every_engine
+async def test_a_websocket_ping_is_answered_while_the_client_says_nothing(
+    fast: bool, localhost: Credentials
+) -> None:
+    async with running(fast, "tls-websocket-tls-ping", localhost) as bench:
+        outer = next(iter(bench.database.lend()[1]))
+        outer.send(b"\x89\x05hello")  # a whole frame: ping (RFC 6455 §5.5.2)
+        await bench.transport.send_all(outer.outgoing())
+        pong = outer.receive(await bench.transport.receive_some())
+        assert pong[0] == 0x8A
+        assert pong.endswith(b"hello")  # its mask is one of zeros
+        await bench.client.send_eof()
+        await bench.database.send_eof()
+
+
+@every_engine
 async def test_an_upstream_that_had_sent_pings_before_and_then_never_a_byte_is_given_up(
     fast: bool, localhost: Credentials
 ) -> None:
@@ -629,16 +671,24 @@ async def ping_once_and_stall(database: LayeredStream) -> None:
     await database.send_all(bytes(4))
 
 
-async def test_a_bug_in_one_relay_leaves_the_others_alone(localhost: Credentials) -> None:
-    class Buggy(PingLayer):
-        def regions(self, view: memoryview, start: int, end: int) -> list[tuple[int, int]]:
+@pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
+async def test_a_bug_in_one_relay_leaves_the_others_alone(up: bool, localhost: Credentials) -> None:
+    class Buggy(WebSocketLayer):
+        def send(self, data: ByteData) -> None:
             raise RuntimeError("a bug")
+
+        def receive(self, data: ByteData) -> bytes:
+            if data:  # not what belongs to the handshake below
+                raise RuntimeError("a bug")
+            return b""
 
     engine = RelayEngine(fast=True)
     ends: list[str] = []
+    clients: dict[str, trio.SocketStream] = {}
 
     async def run(name: str, upstream: LayeredStream) -> None:
         near, client = socket_pair()
+        clients[name] = client
         async with client, LayeredStream(near) as stream, upstream:
             relay = engine.relay(stream, upstream, FirstFlight(), lambda: None)
             try:
@@ -656,7 +706,11 @@ async def test_a_bug_in_one_relay_leaves_the_others_alone(localhost: Credentials
             machinery.start_soon(engine.run)
             machinery.start_soon(run, "good", good)
             machinery.start_soon(run, "bad", bad)
-            await bad_database.send_all(b"\0\0\0\1x")
+            if up:
+                await until(lambda: "bad" in clients)
+                await clients["bad"].send_all(b"x")
+            else:
+                await bad_database.send_all(b"x")
             await until(lambda: ends == ["bad: a bug"])
             await good_database.send_eof()
             await until(lambda: len(ends) == 2)

@@ -175,13 +175,19 @@ async def test_a_relay_that_is_over_is_watched_no_more(how: str, localhost: Cred
 
 
 @pytest.mark.parametrize("stack", ["plain", "tls-ping", "tls-websocket-tls-ping"])
+@pytest.mark.parametrize("ended", [False, True], ids=["both ways", "one way"])
 @pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
 async def test_it_reads_nothing_and_does_nothing_while_somebody_takes_nothing(
-    up: bool, stack: str, localhost: Credentials
+    up: bool, ended: bool, stack: str, localhost: Credentials
 ) -> None:
     async with running(True, stack, localhost) as bench:
         await bench.client.send_all(b"hello")
         assert await bench.database.receive_some() == b"hello"
+        await bench.database.send_all(b"welcome")
+        assert await bench.client.receive_some() == b"welcome"
+        if ended:
+            quiet = bench.database if up else bench.client
+            await quiet.send_eof()
         sender, receiver = (bench.client, bench.database)[:: 1 if up else -1]
         sent = bytes(8 * MIB)
         async with trio.open_nursery() as nursery:
@@ -192,6 +198,6 @@ async def test_it_reads_nothing_and_does_nothing_while_somebody_takes_nothing(
             while received < len(sent):
                 received += len(await receiver.receive_some())
                 await trio.testing.wait_all_tasks_blocked()
-        await bench.client.send_eof()
-        await bench.database.send_eof()
+        for end in (bench.client, bench.database):
+            await end.send_eof()
     assert bench.end.error is None

@@ -207,6 +207,21 @@ class TestCancelledReceivers:
             nursery.cancel_scope.cancel()
 
 
+async def test_a_sender_waits_for_what_a_receiver_has_to_say() -> None:
+    near, far = socket_pair()
+    stream = LayeredStream(near)
+    async with stream, far, trio.open_nursery() as nursery:
+        await stream.add_layer(Talkative())
+        await far.send_all(b"?")
+        nursery.start_soon(stream.receive_some)
+        await trio.testing.wait_all_tasks_blocked()  # a part of the word has been sent by now
+        nursery.start_soon(stream.send_all, b"next")
+        await trio.testing.wait_all_tasks_blocked()
+        expected = b"w" * (4 * MIB) + b"next"
+        assert await receive_exactly(far, len(expected)) == expected
+        nursery.cancel_scope.cancel()
+
+
 async def receive_exactly(stream: trio.SocketStream, size: int) -> bytes:
     received = bytearray()
     while len(received) < size:
