@@ -15,7 +15,7 @@ front of each region are four bytes that count no more, so that a frame's header
 import os
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from os import readv, write
 from typing import Final, TypeAlias
@@ -230,6 +230,17 @@ class End(ABC):
         if word := self._layers.outgoing():
             self.push(memoryview(word))
 
+    def _reply(self, push: Callable[[], None]) -> None:
+        """Send what reading has made the layers say.
+
+        Who does not listen may have spoken all the same, so what has been read is good; the next to
+        send finds out, or `flush`.
+        """
+        try:
+            push()
+        except OSError as error:
+            self._failure = error
+
 
 class PlainEnd(End):
     """No layers: bytes are what they are."""
@@ -319,7 +330,7 @@ class TLSEnd(End):
         try:
             self._tls.note_result(result, empty=empty)
         finally:
-            self._push_records()  # a key update is answered, a broken record is told about
+            self._reply(self._push_records)  # a key update is answered, a broken record told about
             if self._tls.ended:
                 self.ended = self.readable = True  # no event tells of it
 
@@ -349,6 +360,8 @@ class TLSEnd(End):
             sealed, filled = self.records.seal(plain, start, end, out, 0)
             if sealed == start:
                 self._tls.send(plain.view[start:end])  # fails again, in words
+                self._push_records()
+                return 0
             start = sealed
         return filled
 
@@ -374,7 +387,7 @@ class _LayeredEnd(End):
         try:
             payload = self._layers.receive(wire.view[:size])
         finally:
-            self._push_own_word()
+            self._reply(self._push_own_word)
         if self._layers.ended:
             self.readable = True  # no event tells of it
         if not payload:

@@ -21,7 +21,7 @@ from dbproxy.relay.carry import SinkFailed, carrier
 from dbproxy.relay.ending import Ending, RelayEnd
 from dbproxy.relay.ends import HEADROOM, READ_SIZE, End, EndOfStream, Regions, make_end
 from dbproxy.relay.first_flight import FirstFlight
-from dbproxy.relay.reactor import ERROR_EVENTS, HANGUP_EVENTS, READ_EVENTS, WRITE_EVENTS, Reactor
+from dbproxy.relay.reactor import GONE_EVENTS, LAST_EVENTS, READ_EVENTS, WRITE_EVENTS, Reactor
 from dbproxy.relay.silence import SilenceError
 from dbproxy.relay.socket_io import broken_by
 from dbproxy.relay.stream import LayeredStream
@@ -105,6 +105,8 @@ class FastRelay:
     __slots__ = (
         "_answered",
         "_bug",
+        "_client_deaf",
+        "_client_gone",
         "_client_stream",
         "_down",
         "_ending",
@@ -139,6 +141,8 @@ class FastRelay:
         self.bytes_up = 0
         self.bytes_down = 0
         self._ending = Ending()
+        self._client_deaf = False
+        self._client_gone = False
         self._heard = False
         self._patience = inf
         self._bug: Exception | None = None
@@ -209,22 +213,30 @@ class FastRelay:
         up, down = self._up, self._down
         if events & READ_EVENTS:
             up.source.readable = True
-            if events & HANGUP_EVENTS:
+            if events & LAST_EVENTS:
                 up.source.hung_up = True
             if not up.waiting and self._go_up():
                 self._reactor.ask(self._go_up)
-        if events & ERROR_EVENTS and up.ended and not self._over:
-            # It had ended its direction, and now it is gone: nobody reads any more, so nobody else
-            # would notice as long as the upstream has nothing to say.
-            self._lose_client(ConnectionResetError("the client is gone"))
+        if events & GONE_EVENTS:
+            self._client_gone = True
+            self._look_after_gone_client()
         if down.sink.unsent and events & WRITE_EVENTS and not down.waiting and self._go_down():
             self._reactor.ask(self._go_down)
+
+    def _look_after_gone_client(self) -> None:
+        """End, once the direction of a client that is gone has ended.
+
+        Nobody reads any more then, so nobody else would notice as long as the upstream has nothing
+        to say.
+        """
+        if self._client_gone and self._up.ended and not self._over:
+            self._lose_client(ConnectionResetError("the client is gone"))
 
     def _upstream_event(self, events: int) -> None:
         up, down = self._up, self._down
         if events & READ_EVENTS:
             down.source.readable = True
-            if events & HANGUP_EVENTS:
+            if events & LAST_EVENTS:
                 down.source.hung_up = True
             if not down.waiting and self._go_down():
                 self._reactor.ask(self._go_down)
@@ -261,10 +273,12 @@ class FastRelay:
         Returns whether another turn is needed; raises what reading does.
         """
         up = self._up
-        if up.ended:
+        if self._over:
             return False
         if up.sink.unsent and not self._flush_upstream():
             return not self._ending.upstream_listens
+        if up.ended:
+            return False  # what was kept were words of the layers' own
         if up.closing:
             self._close(up)
             return False
@@ -275,6 +289,8 @@ class FastRelay:
             if self._first_flight.replayable:
                 self._note_flight(regions)
             self._send_up(regions)
+        if self._client_deaf and not (up.source.readable or up.sink.unsent):
+            self._finish()
         return up.source.readable and not up.sink.unsent
 
     def _note_flight(self, regions: Regions) -> None:
@@ -320,6 +336,7 @@ class FastRelay:
         alone = self._down.ended and not self._ending.upstream_is_of_use
         if alone or (self._up.ended and self._down.ended):
             self._finish()
+        self._look_after_gone_client()
 
     def _go_down(self) -> bool:
         """A turn of upstream to client; returns whether another one is needed."""
@@ -336,7 +353,7 @@ class FastRelay:
                     self._note_patience()
                 again = source.readable and sink.takes_more
         except SinkFailed as failed:
-            self._lose_client(failed.reason)
+            self._note_deaf_client(failed.reason)
         except EndOfStream:
             self._ending.note(ClosedBy.UPSTREAM)
             if held := self._take_held():
@@ -376,7 +393,7 @@ class FastRelay:
             if down.sink.unsent and not down.sink.flush():
                 return False
         except OSError as error:
-            self._lose_client(error)
+            self._note_deaf_client(error)
             return False
         if down.closing:
             self._close(down)
@@ -395,7 +412,7 @@ class FastRelay:
         try:
             self.bytes_down += self._down.sink.write(regions)
         except (OSError, LayerError) as error:
-            self._lose_client(error)
+            self._note_deaf_client(error)
 
     def _send_down_first(self, regions: Regions) -> None:
         """Send what the upstream says first, as the verdict's reader puts it."""
@@ -425,12 +442,28 @@ class FastRelay:
                     _place(data[start : start + READ_SIZE], plain)
                 )
         except (OSError, LayerError) as error:
-            self._lose_client(error)
+            self._note_deaf_client(error)
 
     def _take_held(self) -> bytes:
         """What the upstream has said and was held back, now that it says no more."""
         verdict, self._verdict = self._verdict, None
         return verdict.end() if verdict is not None else b""
+
+    def _note_deaf_client(self, error: OSError | LayerError) -> None:
+        """It takes no more, but what it has sent by now is carried: its last word may be in it."""
+        self._ending.note(ClosedBy.CLIENT, _translated(error))
+        up, down = self._up, self._down
+        down.stop()
+        down.sink.unsent = b""
+        if up.ended:
+            self._finish()
+            return
+        self._client_deaf = True
+        up.settle(settled=False)
+        up.source.readable = up.source.hung_up = True
+        if not up.waiting:
+            up.waiting = True
+            self._reactor.ask(self._go_up)
 
     def _lose_client(self, error: OSError | LayerError) -> None:
         self._ending.note(ClosedBy.CLIENT, _translated(error))

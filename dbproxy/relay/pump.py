@@ -10,8 +10,9 @@ The rules, and why:
   reason: so that direction goes on until it ends, which is soon, since the socket is dead, and then
   everything ends. What the client still sends is received and dropped meanwhile, because a client
   that is stuck in writing would never read the reason.
-- When receiving from a side fails, or sending to the client, everything ends at once: nothing more
-  can come from that side or be delivered to it.
+- When *sending to the client* fails, what it has sent by then is still carried, because a client
+  that has said its last word and is gone may be heard only now; then everything ends.
+- When receiving from a side fails, everything ends at once: nothing more can come from that side.
 - What the upstream says first goes through the protocol's `VerdictReader`, where there is one,
   until that has read enough; what it holds back is let go when the upstream says no more.
 - An upstream that ends or fails before its first byte ends the relay without a word to the client,
@@ -21,6 +22,7 @@ Tested in `tests/unit/relay/test_pump.py` and `tests/integration/test_data_integ
 """
 
 from collections.abc import Callable
+from typing import Final
 
 import trio
 
@@ -31,6 +33,9 @@ from dbproxy.relay.ending import Ending, RelayEnd
 from dbproxy.relay.first_flight import FirstFlight
 
 __all__ = ["Relay"]
+
+LAST_WORD: Final = 1.0
+"""Seconds in which a client that takes no more is heard out; mostly it ends at once."""
 
 
 class Relay:
@@ -101,16 +106,19 @@ class Relay:
             if self._verdict is not None:
                 data = self._read_verdict(self._verdict, data)
             if not await self._deliver_down(data):
-                self._directions.cancel()
+                self._hear_client_out()
                 return
         if self._verdict is not None and not await self._deliver_down(self._verdict.end()):
-            self._directions.cancel()
+            self._hear_client_out()
             return
         self._upstream_ended = True
         if self._ending.upstream_spoke:
             await self._pass_end(self._client)
         if not self._ending.upstream_is_of_use:
             self._directions.cancel()
+
+    def _hear_client_out(self) -> None:
+        self._directions.deadline = trio.current_time() + LAST_WORD
 
     def _read_verdict(self, verdict: VerdictReader, data: bytes) -> bytes:
         said = verdict.receive(data)

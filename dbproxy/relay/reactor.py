@@ -40,8 +40,8 @@ from dbproxy.relay.ends import Buffers, End
 from dbproxy.relay.spinning import MOMENT, Spinning
 
 __all__ = [
-    "ERROR_EVENTS",
-    "HANGUP_EVENTS",
+    "GONE_EVENTS",
+    "LAST_EVENTS",
     "READ_EVENTS",
     "WRITE_EVENTS",
     "Reactor",
@@ -56,19 +56,23 @@ LINGER: Final = 0.004
 """Seconds to wait for the next event before trio is asked to; epoll counts in milliseconds."""
 LONGEST: Final = 0.008
 """Seconds that lingering lasts while events keep coming: timers and signals may be late by that."""
-_MOST_EVENTS: Final = 256
+_MOST_EVENTS: Final = 64
+"""Told one after the other, and each may carry a large batch: others wait that long."""
 OWN_LOOP: Final = trio.lowlevel.RunVar("whether only dbproxy runs in trio's loop", default=False)
 """Kept by each run of trio's, since a process may have several."""
 
 # Bits of `struct epoll_event` (Linux, include/uapi/linux/eventpoll.h), written out because other
 # systems, which import this as well, have no names for them.
-_EPOLLIN, _EPOLLOUT, _EPOLLERR, _EPOLLHUP = 0x1, 0x4, 0x8, 0x10
+_EPOLLIN, _EPOLLPRI, _EPOLLOUT, _EPOLLERR, _EPOLLHUP = 0x1, 0x2, 0x4, 0x8, 0x10
 _EPOLLRDHUP, _EPOLLET = 0x2000, 0x8000_0000
 
 WRITE_EVENTS: Final = _EPOLLOUT
-ERROR_EVENTS: Final = _EPOLLERR
-HANGUP_EVENTS: Final = _EPOLLRDHUP | _EPOLLHUP | _EPOLLERR
-READ_EVENTS: Final = _EPOLLIN | HANGUP_EVENTS
+GONE_EVENTS: Final = _EPOLLERR | _EPOLLHUP
+"""The peer is not there any more; it may have sent something before."""
+LAST_EVENTS: Final = _EPOLLRDHUP | GONE_EVENTS | _EPOLLPRI
+"""There may be more than one read gives, and no other event for it: the end, or what lies behind
+a mark of urgent data (tcp(7))."""
+READ_EVENTS: Final = _EPOLLIN | LAST_EVENTS
 _ALL_EVENTS: Final = READ_EVENTS | WRITE_EVENTS | _EPOLLET
 
 _Epoll: TypeAlias = "select.epoll"
@@ -106,7 +110,7 @@ class Reactor:
         self._watchers: dict[int, Watcher] = {}
         self._turns: deque[Turn] = deque()
         self._doors: list[trio.socket.SocketType] = []
-        self._somebody_came = False
+        self._others_wait = False
         self._spinning = Spinning()
         self._waited_until = 0.0
 
@@ -119,6 +123,7 @@ class Reactor:
         """Tell nobody about the socket any more; it must still be open."""
         if self._watchers.pop(descriptor, None) is not None:
             self._opened().unregister(descriptor)
+            self._others_wait = True  # whose connection it was may have to be told
 
     def ask(self, turn: Turn) -> None:
         """Give `turn` a turn soon; the caller sees to it that it waits for one turn at most."""
@@ -154,11 +159,11 @@ class Reactor:
         doors = [door.fileno() for door in self._doors if door.fileno() >= 0]
         for door in doors:
             epoll.register(door, _EPOLLIN)
-        self._somebody_came = False
+        self._others_wait = False
         busy = True
-        while busy and not self._somebody_came and perf_counter() < until:
+        while busy and not self._others_wait and perf_counter() < until:
             if self._turns:
-                self._give_turns()
+                self._give_turns(until)
                 busy = self._note_events(epoll) or bool(self._turns)
             else:
                 busy = self._tell(self._wait_for_events(epoll))
@@ -198,17 +203,19 @@ class Reactor:
         """Give turns, with a look for new events between one round and the next, for a while."""
         until = perf_counter() + SLICE
         while self._turns and perf_counter() < until:
-            self._give_turns()
+            self._give_turns(until)
             self._note_events(epoll)
         await trio.lowlevel.checkpoint()
 
-    def _give_turns(self) -> None:
-        """One to each who has asked for it."""
+    def _give_turns(self, until: float) -> None:
+        """One to each who has asked for it, as long as there is time; the others are the next."""
         turns = self._turns
         for _ in range(len(turns)):
             turn = turns.popleft()
             if turn():
                 turns.append(turn)
+            if perf_counter() >= until:
+                return
 
     def _note_events(self, epoll: _Epoll) -> bool:
         """Tell the watchers what there is; returns whether there was anything to tell."""
@@ -223,7 +230,7 @@ class Reactor:
             if watcher is not None:
                 watcher(what)
             else:
-                self._somebody_came = True  # or a socket has just been forgotten
+                self._others_wait = True  # or a socket has just been forgotten
         if self.buffers.late is not None:
             self._send_late(self.buffers.late)
         return bool(events)

@@ -163,7 +163,7 @@ class LayeredStream(trio.abc.HalfCloseableStream):
             self._check_open()
             while not self._received and not self._layers.ended:
                 self._received = await self._receive_batch()
-                await self._send_own_word()
+                await self._reply()
                 if not self._received:  # who sends nothing but pings must not keep others out
                     await trio.lowlevel.checkpoint()
             if not self._received:
@@ -222,6 +222,13 @@ class LayeredStream(trio.abc.HalfCloseableStream):
             await self._send_own_word()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             error.add_note("the peer was gone before it could be told")
+
+    async def _reply(self) -> None:
+        """Send what receiving has made; who does not listen may have spoken all the same."""
+        try:
+            await self._send_own_word()
+        except trio.BrokenResourceError:
+            return  # whoever sends next is told, and whoever reads on, if the peer is gone
 
     async def _send_own_word(self) -> None:
         """Send what receiving has made, and nothing else.

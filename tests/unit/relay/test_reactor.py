@@ -17,9 +17,10 @@ from dbproxy.relay import own_the_loop
 from dbproxy.relay.fast import FastRelay
 from dbproxy.relay.reactor import (
     _ALL_EVENTS,
-    ERROR_EVENTS,
-    HANGUP_EVENTS,
+    GONE_EVENTS,
+    LAST_EVENTS,
     READ_EVENTS,
+    SLICE,
     WRITE_EVENTS,
     Reactor,
 )
@@ -41,9 +42,9 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[None]:
 
 def test_the_events_are_what_the_system_calls_them() -> None:
     assert WRITE_EVENTS == select.EPOLLOUT
-    assert ERROR_EVENTS == select.EPOLLERR
-    assert HANGUP_EVENTS == select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
-    assert READ_EVENTS == select.EPOLLIN | HANGUP_EVENTS
+    assert GONE_EVENTS == select.EPOLLERR | select.EPOLLHUP
+    assert LAST_EVENTS == select.EPOLLRDHUP | select.EPOLLPRI | GONE_EVENTS
+    assert READ_EVENTS == select.EPOLLIN | LAST_EVENTS
     assert _ALL_EVENTS == READ_EVENTS | WRITE_EVENTS | select.EPOLLET
 
 
@@ -155,6 +156,62 @@ async def test_a_client_that_arrives_ends_the_lingering(
             await served[0].aclose()
             machinery.cancel_scope.cancel()
         thread.join()
+    assert perf_counter() - begin < PATIENCE / 2
+
+
+async def test_others_wait_for_the_turns_of_one_slice_however_many_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reactor, now, given = Reactor(), 0.0, 0
+    monkeypatch.setattr("dbproxy.relay.reactor.perf_counter", lambda: now)
+
+    def turn() -> bool:
+        nonlocal now, given
+        now += SLICE / 2
+        given += 1
+        return True
+
+    for _ in range(100):
+        reactor.ask(turn)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reactor.run)
+        for _ in range(20):
+            before = given
+            await trio.lowlevel.checkpoint()
+            assert given - before <= 4
+        nursery.cancel_scope.cancel()
+    assert given > 10
+
+
+async def test_the_end_of_a_connection_does_not_wait_for_the_lingering(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dbproxy.relay.reactor.LINGER", PATIENCE)
+    monkeypatch.setattr("dbproxy.relay.reactor.LONGEST", PATIENCE)
+    own_the_loop()
+    reactor = Reactor()
+    reactor.is_alone = lambda: reactor.watched == 2
+    over, pairs = trio.Event(), [socket.socketpair() for _ in range(2)]
+    (first, far), (second, _far) = pairs
+
+    def end(events: int) -> None:
+        if events & READ_EVENTS:
+            reactor.forget(first.fileno())
+            over.set()
+
+    def say_so(_events: int) -> None:
+        far.send(b"now")
+
+    begin = perf_counter()
+    async with trio.open_nursery() as nursery:
+        reactor.watch(first.fileno(), end)
+        reactor.watch(second.fileno(), say_so)
+        nursery.start_soon(reactor.run)
+        await over.wait()
+        nursery.cancel_scope.cancel()
+    for pair in pairs:
+        for one in pair:
+            one.close()
     assert perf_counter() - begin < PATIENCE / 2
 
 

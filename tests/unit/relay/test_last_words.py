@@ -1,0 +1,221 @@
+"""Last words are heard, also of who does not listen any more or is gone, and then it is over."""
+
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+import trio.testing
+from lab_client import until
+from relay_bench import PATIENCE, Bench, engine_running, every_engine, layered_pair
+from stream_ends import socket_pair
+from tls_peers import Credentials
+
+from dbproxy.events import ClosedBy
+from dbproxy.layers import TLSError
+from dbproxy.relay import FirstFlight, LayeredStream
+from dbproxy.relay.fast import FastRelay
+
+Pair = Callable[[], tuple[trio.SocketStream, trio.SocketStream]]
+
+STACKS = ("tls", "tls-ping", "tls-websocket-tls-ping")
+SMALL, LARGE = 6, 40_000
+BROKEN = b"\x17\x03\x03\x00\x20" + bytes(32)
+"""A record that nobody can decrypt."""
+
+
+def tcp_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
+    """Two ends of a TCP connection, which knows resets and urgent data."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        one = socket.create_connection(server.getsockname())
+        other, _name = server.accept()
+    return stream_on(one), stream_on(other)
+
+
+def stream_on(plain: socket.socket) -> trio.SocketStream:
+    plain.setblocking(False)
+    return trio.SocketStream(trio.socket.from_stdlib_socket(plain))
+
+
+@asynccontextmanager
+async def talking(
+    fast: bool, stack: str, credentials: Credentials, pair: Pair = socket_pair
+) -> AsyncIterator[Bench]:
+    """A relay that has carried a word in each direction."""
+    near, client = pair()
+    upstream, database, transport = await layered_pair(stack, credentials)
+    stream, flight = LayeredStream(near), FirstFlight()
+    async with engine_running(fast) as engine, client, database, stream, upstream:
+        relay = engine.relay(stream, upstream, flight, lambda: None)
+        bench = Bench(relay, client, database, transport, upstream, flight)
+
+        async def keep_end() -> None:
+            bench.ends.append(await relay.run())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep_end)
+            await client.send_all(b"hello")
+            assert await database.receive_some() == b"hello"
+            await database.send_all(b"welcome")
+            assert await client.receive_some() == b"welcome"
+            yield bench
+            nursery.cancel_scope.cancel()
+
+
+async def received(stream: trio.abc.ReceiveStream, size: int) -> bytes:
+    data = b""
+    with trio.fail_after(PATIENCE):
+        while len(data) < size and (more := await stream.receive_some()):
+            data += more
+    return data
+
+
+def say_at_once(bench: Bench, data: bytes, behind: bytes = b"") -> None:
+    """What the database says is there when nobody has had a turn yet."""
+    layers = bench.database.lend()[1]
+    layers.send(data)
+    os.write(bench.transport.socket.fileno(), layers.outgoing() + behind)
+
+
+async def leave_unread(bench: Bench) -> None:
+    """So that a client that closes resets its connection."""
+    before = bench.relay.bytes_down
+    await bench.database.send_all(b"never read")
+    await until(lambda: bench.relay.bytes_down > before)
+
+
+@every_engine
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+@pytest.mark.parametrize("stack", STACKS)
+async def test_what_a_client_said_before_it_closed_arrives_though_it_cannot_be_told_any_more(
+    fast: bool, stack: str, size: int, localhost: Credentials
+) -> None:
+    async with talking(fast, stack, localhost) as bench:
+        await trio.testing.wait_all_tasks_blocked()
+        say_at_once(bench, bytes(size))
+        os.write(bench.client.socket.fileno(), b"COMMIT")
+        bench.client.socket.close()
+        assert await received(bench.database, 6) == b"COMMIT"
+        await until(lambda: bool(bench.ends))
+    assert bench.end.closed_by is ClosedBy.CLIENT
+
+
+@every_engine
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+async def test_what_a_client_said_before_it_reset_its_connection_arrives(
+    fast: bool, size: int, localhost: Credentials
+) -> None:
+    async with talking(fast, "tls", localhost, tcp_pair) as bench:
+        await leave_unread(bench)
+        await trio.testing.wait_all_tasks_blocked()
+        say_at_once(bench, bytes(size))
+        os.write(bench.client.socket.fileno(), b"COMMIT")
+        bench.client.socket.close()
+        assert await received(bench.database, 6) == b"COMMIT"
+        await until(lambda: bool(bench.ends))
+    assert bench.end.closed_by is ClosedBy.CLIENT
+
+
+async def test_a_client_whose_last_word_end_and_reset_come_at_once_is_noticed(
+    localhost: Credentials,
+) -> None:
+    """On the reactor: the plain relay waits for the upstream to say something, or keepalive."""
+    async with talking(True, "tls-ping", localhost, tcp_pair) as bench:
+        await leave_unread(bench)
+        os.write(bench.client.socket.fileno(), b"last query")
+        bench.client.socket.shutdown(socket.SHUT_WR)
+        bench.client.socket.close()
+        assert await received(bench.database, 10) == b"last query"
+        await until(lambda: bool(bench.ends))
+    assert bench.end.closed_by is ClosedBy.CLIENT
+
+
+@pytest.mark.parametrize("pair", [socket_pair, tcp_pair], ids=["unix", "tcp"])
+async def test_a_client_that_goes_while_its_last_words_wait_for_the_upstream_is_noticed(
+    pair: Pair, localhost: Credentials
+) -> None:
+    async with talking(True, "tls-ping", localhost, pair) as bench:
+        assert isinstance(bench.relay, FastRelay)
+        await leave_unread(bench)
+        bench.upstream.lend()[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        sent, sink = 0, bench.relay._up.sink
+        while not sink.unsent:
+            sent += os.write(bench.client.socket.fileno(), bytes(2000))
+            await trio.testing.wait_all_tasks_blocked()
+        bench.client.socket.shutdown(socket.SHUT_WR)
+        await trio.testing.wait_all_tasks_blocked()
+        bench.client.socket.close()
+        await trio.testing.wait_all_tasks_blocked()
+        assert await received(bench.database, sent) == bytes(sent)
+        await until(lambda: bool(bench.ends))
+    assert bench.end.closed_by is ClosedBy.CLIENT
+
+
+@every_engine
+async def test_an_upstream_that_does_not_hear_our_pong_has_its_last_word(
+    fast: bool, localhost: Credentials
+) -> None:
+    async with talking(fast, "tls-websocket-tls-ping", localhost) as bench:
+        bench.transport.socket.shutdown(socket.SHUT_RD)
+        outer, websocket, inner, ping = bench.database.lend()[1]
+        ping.send(b"the reason")
+        inner.send(ping.outgoing())
+        websocket.send(inner.outgoing())
+        outer.send(b"\x89\x01p" + websocket.outgoing())  # behind a ping, in one piece
+        os.write(bench.transport.socket.fileno(), outer.outgoing())
+        assert await received(bench.client, 10) == b"the reason"
+
+
+@every_engine
+@pytest.mark.parametrize("listens", [True, False])
+async def test_the_last_word_before_a_broken_record_is_passed_on(
+    fast: bool, listens: bool, localhost: Credentials
+) -> None:
+    async with talking(fast, "tls-ping", localhost) as bench:
+        if not listens:
+            bench.transport.socket.shutdown(socket.SHUT_RD)
+        say_at_once(bench, b"the reason", behind=BROKEN)
+        assert await received(bench.client, 10) == b"the reason"
+        await until(lambda: bool(bench.ends))
+    assert isinstance(bench.end.upstream_error, TLSError)
+
+
+async def test_pings_are_answered_after_the_client_has_ended_also_when_a_pong_had_to_wait(
+    localhost: Credentials,
+) -> None:
+    async with talking(True, "tls-websocket-tls-ping", localhost) as bench:
+        assert isinstance(bench.relay, FastRelay)
+        bench.upstream.lend()[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        await bench.client.send_eof()
+        assert await bench.database.receive_some() == b""
+        outer = next(iter(bench.database.lend()[1]))
+        descriptor, sink = bench.transport.socket.fileno(), bench.relay._up.sink
+
+        async def ping() -> None:
+            outer.send(b"\x89\x01p")
+            os.write(descriptor, outer.outgoing())
+            await trio.testing.wait_all_tasks_blocked()
+
+        while not sink.unsent:
+            await ping()
+        while sink.unsent:
+            assert os.read(descriptor, 1 << 20)
+            await trio.testing.wait_all_tasks_blocked()
+        await ping()
+        assert os.read(descriptor, 1 << 20)
+        assert not sink.unsent
+
+
+@every_engine
+async def test_what_lies_behind_a_mark_of_urgent_data_is_not_forgotten(
+    fast: bool, localhost: Credentials
+) -> None:
+    async with talking(fast, "tls-ping", localhost, tcp_pair) as bench:
+        raw = socket.socket(fileno=os.dup(bench.client.socket.fileno()))
+        with raw:
+            raw.send(b"one ")
+            raw.send(b"!", socket.MSG_OOB)
+            raw.send(b"two")
+        assert await received(bench.database, 7) == b"one two"
