@@ -21,6 +21,7 @@ from dbproxy.relay.carry import SinkFailed, carrier
 from dbproxy.relay.ending import Ending, RelayEnd
 from dbproxy.relay.ends import HEADROOM, READ_SIZE, End, EndOfStream, Regions, make_end
 from dbproxy.relay.first_flight import FirstFlight
+from dbproxy.relay.pump import LAST_WORD
 from dbproxy.relay.reactor import GONE_EVENTS, LAST_EVENTS, READ_EVENTS, WRITE_EVENTS, Reactor
 from dbproxy.relay.silence import SilenceError
 from dbproxy.relay.socket_io import broken_by
@@ -193,6 +194,9 @@ class FastRelay:
         silent = 0
         while not self._over:
             patience = self._patience
+            if self._client_deaf:
+                await self._hear_client_out()
+                return
             if patience == inf:
                 await self._wake.wait()
             else:
@@ -208,6 +212,15 @@ class FastRelay:
             self._heard = False
             if silent >= LOOKS:
                 self._note_upstream_failure(SilenceError(patience))
+
+    async def _hear_client_out(self) -> None:
+        """An upstream that takes nothing must not keep what is left of a client for ever."""
+        with trio.move_on_after(LAST_WORD):
+            while not self._over:
+                await self._wake.wait()
+                self._wake = trio.Event()
+        if not self._over:
+            self._finish()
 
     def _client_event(self, events: int) -> None:
         up, down = self._up, self._down
@@ -459,6 +472,7 @@ class FastRelay:
             self._finish()
             return
         self._client_deaf = True
+        self._wake.set()
         up.settle(settled=False)
         up.source.readable = up.source.hung_up = True
         if not up.waiting:

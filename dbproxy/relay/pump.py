@@ -11,7 +11,8 @@ The rules, and why:
   everything ends. What the client still sends is received and dropped meanwhile, because a client
   that is stuck in writing would never read the reason.
 - When *sending to the client* fails, what it has sent by then is still carried, because a client
-  that has said its last word and is gone may be heard only now; then everything ends.
+  that has said its last word and is gone may be heard only now; then, or when the upstream does not
+  take that within a second, everything ends.
 - When receiving from a side fails, everything ends at once: nothing more can come from that side.
 - What the upstream says first goes through the protocol's `VerdictReader`, where there is one,
   until that has read enough; what it holds back is let go when the upstream says no more.
@@ -32,7 +33,7 @@ from dbproxy.protocols import VerdictReader
 from dbproxy.relay.ending import Ending, RelayEnd
 from dbproxy.relay.first_flight import FirstFlight
 
-__all__ = ["Relay"]
+__all__ = ["LAST_WORD", "Relay"]
 
 LAST_WORD: Final = 1.0
 """Seconds in which a client that takes no more is heard out; mostly it ends at once."""

@@ -3,7 +3,7 @@
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import trio
@@ -114,6 +114,25 @@ async def test_what_a_client_said_before_it_reset_its_connection_arrives(
         os.write(bench.client.socket.fileno(), b"COMMIT")
         bench.client.socket.close()
         assert await received(bench.database, 6) == b"COMMIT"
+        await until(lambda: bool(bench.ends))
+    assert bench.end.closed_by is ClosedBy.CLIENT
+
+
+@every_engine
+@pytest.mark.parametrize("stack", STACKS)
+async def test_an_upstream_that_takes_nothing_does_not_keep_a_client_that_is_gone(
+    fast: bool, stack: str, localhost: Credentials
+) -> None:
+    async with talking(fast, stack, localhost) as bench:
+        descriptor, full = bench.client.socket.fileno(), False
+        while not full:
+            full = True
+            with suppress(BlockingIOError):
+                while os.write(descriptor, bytes(65536)):
+                    full = False
+            await trio.testing.wait_all_tasks_blocked()
+        bench.client.socket.close()
+        say_at_once(bench, b"nobody hears that")
         await until(lambda: bool(bench.ends))
     assert bench.end.closed_by is ClosedBy.CLIENT
 
