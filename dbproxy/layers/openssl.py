@@ -165,8 +165,8 @@ class Records:
         ssl, into = self._ssl, self._into
         _bio_write(into, wire.pointer, size)
         taken = _ssl_read(ssl, plain.pointer + start, plain.size - start)
-        if self._drained and taken + self._overhead == size:  # one whole record, as nearly always
-            return start + taken, SETTLED
+        if self._drained and taken > 0 and taken + self._overhead == size:
+            return start + taken, SETTLED  # one whole record, as nearly always
         while taken > 0:
             start += taken
             if not _bio_pending(into, _nowhere):

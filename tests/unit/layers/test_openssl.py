@@ -155,6 +155,26 @@ def test_nothing_is_read_any_more_of_what_lies_behind_a_broken_record(
     assert connection.bio_write(b"x") == 1, "what is received still goes into memory of others"
 
 
+@pytest.mark.parametrize("size", [20, 21, 22])
+def test_a_piece_of_a_record_is_never_a_whole_one(reader: Reader, size: int) -> None:
+    """Also of 21 bytes: they are as many as those around a record, less the -1 of a failure."""
+    assert reader.open(reader.said(b"first"))[0] == b"first"
+    assert reader.open(reader.said(b"drained")) == (b"drained", SETTLED)
+    wire = reader.said(b"a word that is cut")
+    begun, result = reader.open(wire[:size])
+    assert (begun, result) == (b"", -1)
+    assert reader.open(wire[size:])[0] == b"a word that is cut"
+
+
+@pytest.mark.parametrize("size", [20, 21, 22])
+def test_a_broken_record_is_told_whatever_its_size(reader: Reader, size: int) -> None:
+    assert reader.open(reader.said(b"first"))[0] == b"first"
+    assert reader.open(reader.said(b"drained")) == (b"drained", SETTLED)
+    broken = b"\x17\x03\x03" + (size - 5).to_bytes(2, "big") + bytes(size - 5)
+    with pytest.raises(TLSError):
+        reader.open(broken)
+
+
 @every_size
 def test_what_comes_behind_a_batch_may_be_received_by_the_layer(reader: Reader, size: int) -> None:
     assert reader.open(reader.said(bytes(size)))[0] == bytes(size)
