@@ -67,9 +67,10 @@ _EPOLLIN, _EPOLLPRI, _EPOLLOUT, _EPOLLERR, _EPOLLHUP = 0x1, 0x2, 0x4, 0x8, 0x10
 _EPOLLRDHUP, _EPOLLET = 0x2000, 0x8000_0000
 
 WRITE_EVENTS: Final = _EPOLLOUT
-GONE_EVENTS: Final = _EPOLLERR | _EPOLLHUP
-"""The peer is not there any more; it may have sent something before."""
-LAST_EVENTS: Final = _EPOLLRDHUP | GONE_EVENTS | _EPOLLPRI
+GONE_EVENTS: Final = _EPOLLERR
+"""The peer is not there any more; it may have sent something before. A Unix socket that was closed
+says EPOLLHUP, but that is an end as good as TCP's: what it has sent may still be on its way."""
+LAST_EVENTS: Final = _EPOLLRDHUP | _EPOLLHUP | GONE_EVENTS | _EPOLLPRI
 """There may be more than one read gives, and no other event for it: the end, or what lies behind
 a mark of urgent data (tcp(7))."""
 READ_EVENTS: Final = _EPOLLIN | LAST_EVENTS

@@ -151,11 +151,30 @@ async def test_a_client_whose_last_word_end_and_reset_come_at_once_is_noticed(
     assert bench.end.closed_by is ClosedBy.CLIENT
 
 
+@every_engine
 @pytest.mark.parametrize("pair", [socket_pair, tcp_pair], ids=["unix", "tcp"])
-async def test_a_client_that_goes_while_its_last_words_wait_for_the_upstream_is_noticed(
-    pair: Pair, localhost: Credentials
+async def test_a_client_that_writes_and_closes_leaves_the_upstream_its_time(
+    fast: bool, pair: Pair, localhost: Credentials
 ) -> None:
-    async with talking(True, "tls-ping", localhost, pair) as bench:
+    """Closed before all is read, the upstream's socket would be reset and lose the rest."""
+    async with talking(fast, "tls-ping", localhost, pair) as bench:
+        await bench.client.send_all(bytes(10_000))
+        await bench.client.aclose()
+        await trio.testing.wait_all_tasks_blocked()
+        assert await received(bench.database, 10_000) == bytes(10_000)
+        assert await bench.database.receive_some() == b""
+        await trio.testing.wait_all_tasks_blocked()
+        assert not bench.ends
+        await bench.database.send_eof()
+        await until(lambda: bool(bench.ends))
+    assert bench.end.closed_by is ClosedBy.CLIENT
+    assert bench.end.error is None
+
+
+async def test_a_client_that_goes_while_its_last_words_wait_for_the_upstream_is_noticed(
+    localhost: Credentials,
+) -> None:
+    async with talking(True, "tls-ping", localhost, tcp_pair) as bench:
         assert isinstance(bench.relay, FastRelay)
         await leave_unread(bench)
         bench.upstream.lend()[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)

@@ -42,8 +42,8 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[None]:
 
 def test_the_events_are_what_the_system_calls_them() -> None:
     assert WRITE_EVENTS == select.EPOLLOUT
-    assert GONE_EVENTS == select.EPOLLERR | select.EPOLLHUP
-    assert LAST_EVENTS == select.EPOLLRDHUP | select.EPOLLPRI | GONE_EVENTS
+    assert GONE_EVENTS == select.EPOLLERR
+    assert LAST_EVENTS == select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLPRI | GONE_EVENTS
     assert READ_EVENTS == select.EPOLLIN | LAST_EVENTS
     assert _ALL_EVENTS == READ_EVENTS | WRITE_EVENTS | select.EPOLLET
 
