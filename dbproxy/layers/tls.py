@@ -202,7 +202,8 @@ class TLSLayer(Layer):
 
 
 def _tls_error(error: SSL.Error, *, during_handshake: bool) -> TLSError:
-    queue: _ErrorQueue = error.args[0] if error.args else []
+    # Some versions have a `SysCallError` for a connection that ends, with a number in its place.
+    queue: _ErrorQueue = error.args[0] if error.args and isinstance(error.args[0], list) else []
     reasons = [reason for _library, _function, reason in queue if reason]
     # The first in OpenSSL's queue is the cause; those behind it are where it was noticed.
     reason = reasons[0] if reasons else "the connection was closed"

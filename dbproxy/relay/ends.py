@@ -12,6 +12,7 @@ What has been read is told as *regions* of the shared buffer of plain bytes: pai
 front of each region are four bytes that count no more, so that a frame's header fits there.
 """
 
+import errno
 import os
 import socket
 from abc import ABC, abstractmethod
@@ -25,6 +26,7 @@ import trio
 from dbproxy.layers import LayerStack, PingLayer, TLSLayer
 from dbproxy.layers.openssl import SETTLED, Scratch
 from dbproxy.layers.ping import HEADER_SIZE, put_header
+from dbproxy.relay.own_words import Kept, appended, check_kept
 
 __all__ = [
     "FULL_SIZE",
@@ -48,7 +50,8 @@ FULL_SIZE: Final = READ_SIZE - HEADROOM
 _SLACK: Final = 64 * 1024
 """For records that were incomplete before, and for what TLS adds to what is sent."""
 _MANY: Final = 64
-"""Regions from which on it is cheaper to copy them together; the system takes 1,024 at most."""
+"""Regions from which on it is cheaper to copy them together; the system takes 1,024 at most, and
+a record for each of thousands would keep others waiting."""
 
 Regions: TypeAlias = Sequence[tuple[int, int]]
 
@@ -102,7 +105,7 @@ class End(ABC):
     """
 
     __slots__ = (
-        "_failure",
+        "_failed",
         "_layers",
         "_transport",
         "buffers",
@@ -116,11 +119,14 @@ class End(ABC):
         self.descriptor = transport.socket.fileno()
         self.readable = layers.ended
         self.hung_up = False
-        self.unsent = b""
-        self._failure: OSError | None = None
+        self.unsent: Kept = b""
+        self._failed = 0  # why: an exception would know this end, and both would stay for longer
         self._transport = transport
         self._layers = layers
         self.buffers = buffers
+
+    def note_size(self, size: int) -> None:  # noqa: B027 - who has nothing to do does nothing
+        """So many bytes were read at once for this end, or none."""
 
     @property
     def takes_more(self) -> bool:
@@ -154,11 +160,10 @@ class End(ABC):
         Raises:
             OSError: The connection failed.
         """
-        if self._failure is not None:
-            raise self._failure
+        if self._failed:
+            raise OSError(self._failed, os.strerror(self._failed))
         if self.unsent:
-            unsent, self.unsent = self.unsent, b""
-            self.push(memoryview(unsent))
+            self._send_unsent()
         return not self.unsent
 
     def send_late(self) -> bool:
@@ -166,15 +171,22 @@ class End(ABC):
 
         Otherwise all of it is still kept, and `flush` says what went wrong.
         """
-        unsent = self.unsent
         try:
-            self.unsent = unsent[write(self.descriptor, unsent) :]
-        except BlockingIOError:
-            return True
+            self._send_unsent()
         except OSError as error:
-            self._failure = error
+            self._note_failure(error)
             return False
         return True
+
+    def _send_unsent(self) -> None:
+        try:
+            sent = write(self.descriptor, self.unsent)
+        except BlockingIOError:
+            return
+        self.unsent = self.unsent[sent:]
+
+    def _note_failure(self, error: OSError) -> None:
+        self._failed = error.errno or errno.EPIPE
 
     def end(self) -> None:
         """Say that no more bytes will come: in-band where there are layers.
@@ -216,14 +228,24 @@ class End(ABC):
     def push(self, data: memoryview) -> None:
         """Send, behind what was kept; raises `OSError`."""
         if self.unsent:
-            self.unsent += data
+            self.unsent = appended(self.unsent, data)
             return
         try:
             sent = write(self.descriptor, data)
         except BlockingIOError:
             sent = 0
         if sent < len(data):
-            self.unsent += data[sent:]
+            self.unsent = bytes(data[sent:])
+
+    def _joined(self, regions: Regions) -> Regions:
+        """The same bytes in one region, if there are many."""
+        if len(regions) <= _MANY:
+            return regions
+        view = self.buffers.plain.view
+        joined = b"".join([view[start:end] for start, end in regions])
+        end = HEADROOM + len(joined)
+        view[HEADROOM:end] = joined
+        return ((HEADROOM, end),)
 
     def _push_own_word(self) -> None:
         """Send what the layers have made."""
@@ -235,11 +257,15 @@ class End(ABC):
 
         Who does not listen may have spoken all the same, so what has been read is good; the next to
         send finds out, or `flush`.
+
+        Raises:
+            UnreadAnswersError: It asks for more and more and reads nothing.
         """
         try:
             push()
         except OSError as error:
-            self._failure = error
+            self._note_failure(error)
+        check_kept(len(self.unsent))
 
 
 class PlainEnd(End):
@@ -253,13 +279,14 @@ class PlainEnd(End):
 
     def write(self, regions: Regions) -> int:
         view = self.buffers.plain.view
+        regions = self._joined(regions)
         if len(regions) == 1:
             ((start, end),) = regions
             self.push(view[start:end])
             return end - start
         pieces = [view[start:end] for start, end in regions]
         size = sum(map(len, pieces))
-        if self.unsent or len(pieces) > _MANY:
+        if self.unsent:
             self.push(memoryview(b"".join(pieces)))
             return size
         try:
@@ -338,7 +365,7 @@ class TLSEnd(End):
         plain, out, records = self.buffers.plain, self.buffers.out, self.records
         framed = self.ping is not None
         size = filled = 0
-        for start, end in regions:
+        for start, end in self._joined(regions):
             size += end - start
             if framed:
                 put_header(plain.view, start - HEADER_SIZE, end - start)
@@ -398,7 +425,7 @@ class _LayeredEnd(End):
 
     def write(self, regions: Regions) -> int:
         size = 0
-        for start, end in regions:
+        for start, end in self._joined(regions):
             self._layers.send(self.buffers.plain.view[start:end])
             size += end - start
         self._push_own_word()

@@ -8,6 +8,8 @@ has sent pings has fallen silent.
 Tested in `tests/unit/relay/test_engines.py`, beside the plain relay, and in all integration tests.
 """
 
+import errno
+import os
 from collections.abc import Callable
 from math import inf
 from typing import Final
@@ -107,7 +109,6 @@ class FastRelay:
         "_answered",
         "_bug",
         "_client_deaf",
-        "_client_gone",
         "_client_stream",
         "_down",
         "_ending",
@@ -117,6 +118,7 @@ class FastRelay:
         "_patience",
         "_reactor",
         "_up",
+        "_upstream_gone",
         "_upstream_stream",
         "_verdict",
         "_wake",
@@ -143,7 +145,7 @@ class FastRelay:
         self.bytes_down = 0
         self._ending = Ending()
         self._client_deaf = False
-        self._client_gone = False
+        self._upstream_gone = False
         self._heard = False
         self._patience = inf
         self._bug: Exception | None = None
@@ -230,20 +232,11 @@ class FastRelay:
                 up.source.hung_up = True
             if not up.waiting and self._go_up():
                 self._reactor.ask(self._go_up)
-        if events & GONE_EVENTS:
-            self._client_gone = True
-            self._look_after_gone_client()
+        if events & GONE_EVENTS and not self._over:
+            self._note_deaf_client(_reset())  # reading may say so never, or too late
+            return
         if down.sink.unsent and events & WRITE_EVENTS and not down.waiting and self._go_down():
             self._reactor.ask(self._go_down)
-
-    def _look_after_gone_client(self) -> None:
-        """End, once the direction of a client that is gone has ended.
-
-        Nobody reads any more then, so nobody else would notice as long as the upstream has nothing
-        to say.
-        """
-        if self._client_gone and self._up.ended and not self._over:
-            self._lose_client(ConnectionResetError("the client is gone"))
 
     def _upstream_event(self, events: int) -> None:
         up, down = self._up, self._down
@@ -253,7 +246,22 @@ class FastRelay:
                 down.source.hung_up = True
             if not down.waiting and self._go_down():
                 self._reactor.ask(self._go_down)
+        if events & GONE_EVENTS:
+            self._upstream_gone = True
+            self._look_after_gone_upstream()
         if up.sink.unsent and events & WRITE_EVENTS and not up.waiting and self._go_up():
+            self._reactor.ask(self._go_up)
+
+    def _look_after_gone_upstream(self) -> None:
+        """Once it has ended nobody reads any more, so nobody else would notice."""
+        if self._upstream_gone and self._down.closing and not self._over:
+            self._note_deaf_upstream(_reset())
+            self._ask_up()
+
+    def _ask_up(self) -> None:
+        """For a turn of client to upstream; not in one."""
+        if not (self._up.waiting or self._over):
+            self._up.waiting = True
             self._reactor.ask(self._go_up)
 
     def _go_up(self) -> bool:
@@ -298,13 +306,20 @@ class FastRelay:
         if up.ready:
             self._send_up(up.load(self._reactor.buffers.plain.view))
             return not up.sink.unsent
-        if up.source.readable and (regions := up.source.read()):
-            if self._first_flight.replayable:
-                self._note_flight(regions)
-            self._send_up(regions)
+        if up.source.readable:
+            self._read_client()
         if self._client_deaf and not (up.source.readable or up.sink.unsent):
             self._finish()
         return up.source.readable and not up.sink.unsent
+
+    def _read_client(self) -> None:
+        """Read once, and send that on, or not."""
+        regions = self._up.source.read()
+        if regions:
+            if self._first_flight.replayable:
+                self._note_flight(regions)
+            self._send_up(regions)
+        self._up.sink.note_size(sum(end - start for start, end in regions))
 
     def _note_flight(self, regions: Regions) -> None:
         view = self._reactor.buffers.plain.view
@@ -327,12 +342,16 @@ class FastRelay:
             self._note_deaf_upstream(error)
 
     def _note_deaf_upstream(self, error: OSError | LayerError) -> None:
+        self._ending.note(ClosedBy.UPSTREAM, _translated(error))
+        self._drop_what_goes_up()
+        if self._down.ended:
+            self._finish()
+
+    def _drop_what_goes_up(self) -> None:
+        """From now on: the client is read all the same, or it might never read the reason."""
         self._ending.upstream_listens = False
         self._up.settle(settled=False)
         self._up.sink.unsent = b""
-        self._ending.note(ClosedBy.UPSTREAM, _translated(error))
-        if self._down.ended:
-            self._finish()
 
     def _end_up(self) -> None:
         """The client has ended: pass it on, and go on with the other direction."""
@@ -349,7 +368,6 @@ class FastRelay:
         alone = self._down.ended and not self._ending.upstream_is_of_use
         if alone or (self._up.ended and self._down.ended):
             self._finish()
-        self._look_after_gone_client()
 
     def _go_down(self) -> bool:
         """A turn of upstream to client; returns whether another one is needed."""
@@ -475,9 +493,7 @@ class FastRelay:
         self._wake.set()
         up.settle(settled=False)
         up.source.readable = up.source.hung_up = True
-        if not up.waiting:
-            up.waiting = True
-            self._reactor.ask(self._go_up)
+        self._ask_up()
 
     def _lose_client(self, error: OSError | LayerError) -> None:
         self._ending.note(ClosedBy.CLIENT, _translated(error))
@@ -487,13 +503,20 @@ class FastRelay:
         """The upstream has ended: pass it on if it has spoken, and go on while it listens."""
         if self._ending.upstream_spoke:
             self._pass_end(self._down.sink)
+        self._down.close()
+        self._look_after_gone_upstream()
         self._close(self._down)
 
     def _note_upstream_failure(self, error: Exception) -> None:
         self._ending.upstream_error = error
         self._ending.note(ClosedBy.UPSTREAM, error)
         self._say_down(self._take_held())
-        self._finish()
+        if self._down.sink.unsent:
+            self._drop_what_goes_up()
+            self._ask_up()
+            self._close(self._down)
+        else:
+            self._finish()
 
     def _pass_end(self, sink: End) -> None:
         try:
@@ -523,6 +546,10 @@ def _place(piece: bytes, plain: memoryview) -> Regions:
     end = HEADROOM + len(piece)
     plain[HEADROOM:end] = piece
     return ((HEADROOM, end),)
+
+
+def _reset() -> OSError:
+    return ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
 
 
 def _translated(error: OSError | LayerError) -> Exception:

@@ -10,7 +10,7 @@ from typing import Final
 
 import trio
 
-from dbproxy.layers import LayerStack
+from dbproxy.layers import LayerError, LayerStack
 from dbproxy.relay.silence import SilenceError
 from dbproxy.relay.socket_io import broken_by
 from dbproxy.relay.stream import LayeredStream
@@ -19,7 +19,7 @@ __all__ = ["take_in", "wait_until_readable"]
 
 _READ_SIZE: Final = 4096
 """Bytes asked of the socket at once: what comes for the layers is small."""
-_MOST_READS: Final = 256
+_MOST_READS: Final = 16
 """Reads before others get their turn, should the peer send without a pause."""
 
 
@@ -29,7 +29,10 @@ async def wait_until_readable(stream: LayeredStream) -> None:
     Raises:
         SilenceError: The peer had promised to send something by now.
     """
-    transport, _layers = stream.lend()
+    transport, layers = stream.lend()
+    if layers.ended:  # in-band, with what was received before
+        await trio.lowlevel.checkpoint()
+        return
     limit = stream.patience()
     if limit == inf:
         await trio.lowlevel.wait_readable(transport.socket)
@@ -54,20 +57,22 @@ def take_in(stream: LayeredStream) -> bytes | None:
     if received := stream.take_received():
         return received
     transport, layers = stream.lend()
+    if layers.ended:
+        layers.receive_eof()
+        return b""
     try:
-        return _read(transport.socket.fileno(), layers)
+        return _read(stream, transport.socket.fileno(), layers)
     except OSError as error:
         raise broken_by(error) from error
 
 
-def _read(descriptor: int, layers: LayerStack) -> bytes | None:
+def _read(stream: LayeredStream, descriptor: int, layers: LayerStack) -> bytes | None:
     for _ in range(_MOST_READS):
         try:
             data = os.read(descriptor, _READ_SIZE)
         except BlockingIOError:
             return None
-        received = layers.receive(data)
-        _answer(descriptor, layers)
+        received = _receive(stream, descriptor, layers, data)
         if received:
             return received
         if not data or layers.ended:
@@ -78,8 +83,21 @@ def _read(descriptor: int, layers: LayerStack) -> bytes | None:
     return None  # the rest is there the next time
 
 
-def _answer(descriptor: int, layers: LayerStack) -> None:
+def _receive(stream: LayeredStream, descriptor: int, layers: LayerStack, data: bytes) -> bytes:
+    try:
+        received = layers.receive(data)
+    except LayerError as error:
+        try:
+            _answer(stream, descriptor, layers)  # an alert, mostly
+        except OSError:
+            error.add_note("the peer could not be told")
+        raise
+    _answer(stream, descriptor, layers)
+    return received
+
+
+def _answer(stream: LayeredStream, descriptor: int, layers: LayerStack) -> None:
     """Send what receiving has made, such as a pong: so little that an idle socket takes it."""
-    word = layers.outgoing()
+    word = stream.take_unsent() + layers.outgoing()
     if word and os.write(descriptor, word) < len(word):
         raise BlockingIOError("the peer does not take what an idle connection has to say")

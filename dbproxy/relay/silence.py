@@ -11,7 +11,8 @@ some out. So the longest of the latest few gaps counts, and one bad gap is forgo
 Where many pings have waited, behind the answer for a slow client or in a network that was cut, they
 come shortly after one another, and then all gaps are too short. But no ping comes before it is due:
 since the handshake, as many intervals as pings have gone by at least. Less than that is never
-concluded.
+concluded, and never less than a second: nobody needs to know sooner, and a peer that sends pings
+without a pause is not one that is looked after a million times a second.
 
 A server that has never sent a ping promises nothing, so nothing is concluded from its silence.
 """
@@ -26,6 +27,8 @@ __all__ = ["PingWatch", "SilenceError"]
 
 MISSED_PINGS: Final = 3
 """Intervals without a byte: one ping can be late, and the interval is measured, not known."""
+LEAST_PATIENCE: Final = 1.0
+"""Seconds that silence lasts at least before anything is concluded from it."""
 _REMEMBERED: Final = 3
 """Gaps that count: one that a held-up ping has shortened has a longer one beside it."""
 
@@ -80,4 +83,5 @@ class PingWatch:
         self._gaps = (*self._gaps, gap)[-_REMEMBERED:]
         self._least = min(self._least, (now - self._start) / count)
         self._latest, self._seen = now, count
-        self._limit = MISSED_PINGS * max(self._least, max(self._gaps)) or inf
+        interval = max(self._least, *self._gaps)
+        self._limit = max(MISSED_PINGS * interval, LEAST_PATIENCE) if interval else inf

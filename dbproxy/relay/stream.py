@@ -6,7 +6,8 @@ in which the layers made them.
 
 Choice: whoever has made wire bytes flushes them under one lock. A sender waits for the lock, which
 is its backpressure. A receiver does not: if a flush is under way, that flush takes the receiver's
-bytes along. So receiving does not wait for a peer that does not read.
+bytes along. So receiving does not wait for a peer that does not read. What it has to say is kept
+meanwhile, up to a limit.
 
 Tested in `tests/unit/relay/test_stream.py`, among others with trio's own stream checks.
 """
@@ -20,6 +21,7 @@ import trio
 
 from dbproxy.layers import Layer, LayerError, LayerStack, TruncatedError
 from dbproxy.layers.base import ByteData
+from dbproxy.relay.own_words import Kept, appended, check_kept
 from dbproxy.relay.silence import SilenceError
 from dbproxy.relay.socket_io import receive_now, send_some_now
 
@@ -89,7 +91,7 @@ class LayeredStream(trio.abc.HalfCloseableStream):
         self.patience: Callable[[], float] = _for_ever
         self._layers = LayerStack()
         self._received = b""
-        self._unsent = b""  # of what somebody who was cancelled had begun to send
+        self._unsent: Kept = b""  # it goes out before what the layers still have
         self._eof_sent = False
         self._closed = False
         self._keeps_word = False
@@ -138,9 +140,12 @@ class LayeredStream(trio.abc.HalfCloseableStream):
         return received
 
     def take_unsent(self) -> bytes:
-        """What somebody who was cancelled had begun to send; it goes out before all else."""
+        """What is on its way already, such as the rest of what somebody was cancelled sending.
+
+        It goes out before all else.
+        """
         unsent, self._unsent = self._unsent, b""
-        return unsent
+        return bytes(unsent)
 
     def lend(self) -> tuple[trio.SocketStream, LayerStack]:
         """Socket and layers, for who moves bytes without this class until the connection ends.
@@ -197,16 +202,17 @@ class LayeredStream(trio.abc.HalfCloseableStream):
             raise SilenceError(limit) from error
 
     async def _send_to_transport(self, data: bytes) -> None:
-        """On a socket, what a cancelled receiver had to say goes out before whatever comes next."""
+        """What is unsent, then `data`. On a socket, what is left when it is cancelled is kept."""
+        unsent, self._unsent = self._unsent + data, b""
         if self._socket is None:
-            await self.transport.send_all(data)
+            await self.transport.send_all(unsent)
             return
-        left, self._unsent = memoryview(self._unsent + data), b""
+        left = memoryview(unsent)
         try:
             while left:
                 left = left[await send_some_now(self._socket, left) :]
         except trio.Cancelled:  # what has failed is not tried again: the peer may still speak
-            self._unsent = bytes(left)
+            self._unsent = bytes(left) + self._unsent
             raise
 
     async def _take_layers_word(self, layer: Layer, data: ByteData) -> bytes:
@@ -236,8 +242,14 @@ class LayeredStream(trio.abc.HalfCloseableStream):
         A flush under way takes it along. Without one, no sender's bytes are waiting yet, and there
         is no checkpoint here in which one could add some: a receiver that had to send those would
         wait for the peer to read, and two ends that both wait so would wait for ever.
+
+        Raises:
+            UnreadAnswersError: The peer asks for more and more and reads nothing.
         """
         if self._flush_lock.locked():
+            if word := self._layers.outgoing():
+                self._unsent = appended(self._unsent, word)
+                check_kept(len(self._unsent))
             return
         if (word := self._layers.outgoing()) or self._unsent:
             self._flush_lock.acquire_nowait()

@@ -213,6 +213,8 @@ class UpstreamTrust:
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.set_min_proto_version(SSL.TLS1_2_VERSION)
         context.set_cipher_list(_CIPHERS)
+        # TLS 1.2: what we send meanwhile would be lost. A server that asks for it is told no.
+        context.set_options(SSL.OP_NO_RENEGOTIATION)
         if shown is not None:
             context.use_certificate(shown.certificate)
             context.use_privatekey(shown.private_key)

@@ -1,11 +1,13 @@
 """A relay in the background, on real sockets, with every stack of layers."""
 
+import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import pytest
 import trio
+import trio.testing
 from openssl_ends import client_layer, server_layer
 from stream_ends import socket_pair
 from tls_peers import Credentials
@@ -153,3 +155,14 @@ async def relaying(
     async with client, database, client_stream, upstream, trio.open_nursery() as nursery:
         nursery.start_soon(keep_end)
         yield bench
+
+
+async def fill(client: trio.SocketStream) -> None:
+    """Write until nobody takes any more."""
+    full = False
+    while not full:
+        full = True
+        with suppress(BlockingIOError):
+            while os.write(client.socket.fileno(), bytes(65536)):
+                full = False
+        await trio.testing.wait_all_tasks_blocked()

@@ -4,6 +4,7 @@ import ssl
 
 import pytest
 from identities import Authority, make_authority
+from OpenSSL import SSL
 from openssl_ends import client_layer, server_layer
 from tls_peers import (
     BOTH_VERSIONS,
@@ -16,6 +17,7 @@ from tls_peers import (
 )
 
 from dbproxy.layers import LayerError, TLSError, TLSLayer
+from dbproxy.layers.tls import _tls_error
 
 TLS_1_2, TLS_1_3 = BOTH_VERSIONS
 
@@ -210,3 +212,13 @@ def test_an_alert_behind_good_bytes_is_kept_for_the_next_call(localhost: Credent
     with pytest.raises(TLSError) as caught:
         layer.receive(b"")
     assert caught.value.alert == "bad record mac"
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [SSL.SysCallError(-1, "Unexpected EOF"), SSL.SysCallError(104, "ECONNRESET"), SSL.Error()],
+)
+def test_a_failure_without_words_of_openssls_is_told_in_ours(failure: SSL.Error) -> None:
+    """Some versions of pyOpenSSL tell an end so, with a number in the place of the words."""
+    told = _tls_error(failure, during_handshake=False)
+    assert (told.reason, told.alert) == ("the connection was closed", None)

@@ -10,14 +10,17 @@ from itertools import pairwise
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 from openssl_ends import client_layer
+from relay_bench import running
 from tls_peers import Credentials, StdlibTLS, server_context, shake_hands
 
 from dbproxy.layers import LayerStack, PingLayer, TLSError, TruncatedError
 from dbproxy.relay.carry import SMALL, Carry, SinkFailed, carrier, carry
 from dbproxy.relay.ends import Buffers, End, EndOfStream, TLSEnd, make_end
+from dbproxy.relay.fast import FastRelay
 
 PING = b"\0\0\0\0"
 MOST = 1 << 20
@@ -198,6 +201,46 @@ class TestBulk:
             assert not bench.in_bulk()
             assert bench.heard() == bytes(50_000)
             assert bench.tls.ended
+
+    async def test_it_ends_also_when_the_upstream_has_not_taken_all_at_once(
+        self, localhost: Credentials
+    ) -> None:
+        async with running(True, "tls-ping", localhost, b"hello") as bench:
+            assert isinstance(bench.relay, FastRelay)
+            await bench.database.send_all(b"welcome")
+            assert await bench.client.receive_some() == b"welcome"
+            sink, sent = bench.relay._up.sink, 5
+            assert isinstance(sink, TLSEnd)
+            while not sink.unsent:
+                sent += os.write(bench.client.socket.fileno(), bytes(50_000))
+                await trio.testing.wait_all_tasks_blocked()
+            sent += os.write(bench.client.socket.fileno(), b"the last message")
+            assert (bool(sink.unsent), sink.in_bulk) == (True, True)
+            heard = 0
+            while heard < sent:
+                heard += len(await bench.database.receive_some())
+            await trio.testing.wait_all_tasks_blocked()
+            assert (bool(sink.unsent), sink.in_bulk) == (False, False)
+            await bench.client.send_eof()
+            await bench.database.send_eof()
+
+
+class TestManyFrames:
+    """Records are made for all of them together, or each would keep others waiting."""
+
+    @pinging
+    def test_they_leave_in_whole_records(self, localhost: Credentials, ping: bool) -> None:
+        with pair(localhost, ping=ping, own=False) as bench:
+            plain, pieces = bench.upstream.buffers.plain, 5_000
+            regions = [(8 * one + 4, 8 * one + 8) for one in range(pieces)]
+            for start, end in regions:
+                plain.view[start:end] = start.to_bytes(4, "big")
+            said = b"".join(start.to_bytes(4, "big") for start, _end in regions)
+            assert bench.upstream.write(regions) == len(said)
+            wire = b"".join(received(bench.teleport))
+            assert len(wire) < len(said) + 100
+            heard = bench.tls.receive(wire)
+            assert (heard if bench.ping is None else PingLayer().receive(heard)) == said
 
 
 def cut(data: bytes, cuts: list[int]) -> list[bytes]:

@@ -1,5 +1,6 @@
 """The ends of a relayed connection on sockets that take only a part of what they are given."""
 
+import gc
 import random
 import socket
 from collections.abc import Iterator, Sequence
@@ -8,8 +9,8 @@ from contextlib import contextmanager, suppress
 import pytest
 import trio
 
-from dbproxy.layers import LayerStack
-from dbproxy.relay.ends import HEADROOM, Buffers, End, Regions, make_end
+from dbproxy.layers import Layer, LayerStack, PingLayer, WebSocketLayer
+from dbproxy.relay.ends import FULL_SIZE, HEADROOM, Buffers, End, Regions, make_end
 
 LITTLE = 4096
 """Bytes that the socket is asked to keep; the system takes somewhat more."""
@@ -99,6 +100,25 @@ class TestLate:
                     end.flush()
 
 
+def fail_to_send() -> None:
+    with plain_end() as (end, peer):
+        end.unsent = b"question"
+        peer.close()
+        assert not end.send_late()
+        with suppress(BrokenPipeError):
+            end.flush()
+
+
+def test_an_end_that_could_not_send_is_gone_without_the_garbage_collector() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        fail_to_send()
+        assert not [one for one in gc.get_objects() if isinstance(one, End)]
+    finally:
+        gc.enable()
+
+
 @contextmanager
 def plain_end() -> Iterator[tuple[End, socket.socket]]:
     """An end without layers, and its peer."""
@@ -114,3 +134,34 @@ def test_what_a_socket_has_is_told_by_an_event_and_not_asked_for() -> None:
     with plain_end() as (end, peer):
         peer.sendall(b"hello")
         assert not end.readable
+
+
+def test_a_full_read_may_have_left_something_and_a_smaller_one_has_not() -> None:
+    with plain_end() as (end, peer):
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * FULL_SIZE)
+        for rest in (0, 1):
+            assert peer.send(bytes(FULL_SIZE + rest)) == FULL_SIZE + rest
+            end.readable = True
+            assert end.read() == ((HEADROOM, HEADROOM + FULL_SIZE),)
+            assert end.readable
+            assert end.read() == (((HEADROOM, HEADROOM + 1),) if rest else ())
+            assert not end.readable
+
+
+@pytest.mark.parametrize(
+    ("layers", "frames"),
+    [([], 0), ([WebSocketLayer()], 1), ([PingLayer(), WebSocketLayer()], 1)],
+    ids=["plain", "websocket", "two layers"],
+)
+def test_thousands_of_small_pieces_leave_as_one(layers: list[Layer], frames: int) -> None:
+    ours, peer = socket.socketpair()
+    with ours, peer:
+        ours.setblocking(False)
+        buffers = Buffers()
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+        end = make_end(stream, LayerStack(*layers), buffers)
+        regions, data = put(buffers, [1] * 5_000)
+        assert end.write(regions) == len(data)
+        wire = peer.recv(1 << 20)
+        assert wire.count(b"\x82\xfe") == frames
+        assert wire.endswith(data)

@@ -3,13 +3,13 @@
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
 import trio.testing
 from lab_client import until
-from relay_bench import PATIENCE, Bench, engine_running, every_engine, layered_pair
+from relay_bench import PATIENCE, Bench, engine_running, every_engine, fill, layered_pair
 from stream_ends import socket_pair
 from tls_peers import Credentials
 
@@ -124,17 +124,57 @@ async def test_an_upstream_that_takes_nothing_does_not_keep_a_client_that_is_gon
     fast: bool, stack: str, localhost: Credentials
 ) -> None:
     async with talking(fast, stack, localhost) as bench:
-        descriptor, full = bench.client.socket.fileno(), False
-        while not full:
-            full = True
-            with suppress(BlockingIOError):
-                while os.write(descriptor, bytes(65536)):
-                    full = False
-            await trio.testing.wait_all_tasks_blocked()
+        await fill(bench.client)
         bench.client.socket.close()
         say_at_once(bench, b"nobody hears that")
         await until(lambda: bool(bench.ends))
     assert bench.end.closed_by is ClosedBy.CLIENT
+
+
+@pytest.mark.parametrize("ended", [False, True])
+async def test_a_client_that_resets_is_noticed_also_while_the_upstream_takes_nothing(
+    ended: bool, localhost: Credentials
+) -> None:
+    """On the reactor: the plain relay waits for the upstream to say something, or keepalive."""
+    async with talking(True, "tls-ping", localhost, tcp_pair) as bench:
+        await leave_unread(bench)
+        await fill(bench.client)
+        if ended:
+            bench.client.socket.shutdown(socket.SHUT_WR)
+            await trio.testing.wait_all_tasks_blocked()
+        bench.client.socket.close()
+        await until(lambda: bool(bench.ends))
+    assert bench.end.closed_by is ClosedBy.CLIENT
+    assert isinstance(bench.end.error, trio.BrokenResourceError)
+
+
+@pytest.mark.parametrize("reads", [False, True])
+async def test_an_upstream_that_has_ended_and_then_resets_is_noticed(
+    reads: bool, localhost: Credentials
+) -> None:
+    """On the reactor. With a client that does not take the last bytes, as soon as it does."""
+    async with talking(True, "tls-ping", localhost) as bench:
+        said = 5 if reads else 3_000_000
+        await bench.client.send_all(b"never read")
+        await until(lambda: bench.relay.bytes_up == 15)
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def _say() -> None:
+                await bench.database.send_all(bytes(said))
+                await bench.database.send_eof()
+                await bench.transport.aclose()  # over an unread byte
+
+            if reads:
+                assert await received(bench.client, said) == bytes(said)
+                assert await bench.client.receive_some() == b""
+            else:
+                await trio.testing.wait_all_tasks_blocked()
+                assert not bench.ends
+                assert await received(bench.client, said) == bytes(said)
+                assert await bench.client.receive_some() == b""
+        await until(lambda: bool(bench.ends))
+    assert bench.end.closed_by is ClosedBy.UPSTREAM
 
 
 async def test_a_client_whose_last_word_end_and_reset_come_at_once_is_noticed(

@@ -64,6 +64,23 @@ def test_pings_that_have_waited_and_come_one_shortly_after_the_other_do_not_shor
         assert watch() >= 90
 
 
+@pytest.mark.parametrize("pings", [1, 3, 200_000])
+def test_however_many_pings_come_a_second_is_waited_for(pings: int) -> None:
+    clock, ping = Clock(), PingLayer()
+    watch = PingWatch(ping, clock)
+    for _ in range(3):
+        clock.now += 0.01
+        ping.receive(pings * PING)
+        assert watch() == 1.0
+
+
+def test_pings_at_the_very_moment_of_the_handshake_measure_nothing() -> None:
+    ping = PingLayer()
+    watch = PingWatch(ping, Clock())
+    ping.receive(3 * PING)
+    assert watch() == inf
+
+
 @given(
     interval=st.floats(0.1, 600),
     delays=st.lists(st.floats(0, 5000), min_size=1, max_size=30),

@@ -1,6 +1,7 @@
 """What the upstream says first goes through the verdict's reader, in both engines."""
 
 import random
+import socket
 import struct
 from collections.abc import Sequence
 
@@ -8,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 from lab_client import until
-from relay_bench import KIB, MIB, Bench, every_engine, every_stack, layered_pair, running
+from relay_bench import KIB, MIB, Bench, every_engine, every_stack, fill, layered_pair, running
 from stream_ends import FakeStream, receive_all, socket_pair
 from tls_peers import Credentials
 
@@ -16,6 +17,7 @@ from dbproxy.errors import Code
 from dbproxy.events import ClosedBy
 from dbproxy.protocols.postgres_verdict import PostgresVerdictReader
 from dbproxy.relay import FirstFlight, LayeredStream, Relay, RelayEngine
+from dbproxy.relay.fast import FastRelay
 
 DENIED = b"access to db denied"
 RESET = trio.BrokenResourceError("reset")
@@ -40,6 +42,21 @@ class CountingReader(PostgresVerdictReader):
     def receive(self, data: bytes) -> bytes:
         self.given.append(data)
         return super().receive(data)
+
+
+class HoldsAll(PostgresVerdictReader):
+    """Lets go of nothing before the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = b""
+
+    def receive(self, data: bytes) -> bytes:
+        self.held += data
+        return b""
+
+    def end(self) -> bytes:
+        return self.held
 
 
 def completed(sent: bytes) -> bytes:
@@ -111,6 +128,36 @@ async def test_an_error_that_is_cut_by_a_reset_arrives_as_far_as_it_came(
         assert await bench.client.receive_some() == REFUSAL[:9]
     assert bench.end.closed_by is ClosedBy.UPSTREAM
     assert bench.end.upstream_error is not None
+
+
+@every_engine
+async def test_an_error_that_is_cut_by_a_reset_arrives_also_when_the_client_reads_late(
+    fast: bool, localhost: Credentials
+) -> None:
+    """More is held than the client's buffers take."""
+    said = NOTICE * 3_000 + REFUSAL[:9]
+    async with running(fast, "tls-ping", localhost, verdict=HoldsAll()) as bench:
+        await fill(bench.client)
+        stream = (
+            bench.relay._client_stream
+            if isinstance(bench.relay, FastRelay)
+            else bench.relay._client
+        )
+        assert isinstance(stream, LayeredStream)
+        stream.lend()[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        await bench.database.send_all(said)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        await bench.transport.aclose()  # over unread bytes
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert not bench.ends
+        await bench.client.send_all(bytes(MIB))  # is read, or it would wait here for ever
+        received = b""
+        while len(received) < len(said):
+            received += await bench.client.receive_some()
+        assert received == said
+    assert bench.end.closed_by is ClosedBy.UPSTREAM
+    assert bench.end.upstream_error is not None
+    assert bench.relay.bytes_down == len(said)
 
 
 @every_engine

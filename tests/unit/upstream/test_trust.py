@@ -20,6 +20,7 @@ from identities import (
     make_key,
 )
 from malformed import load_malformed
+from OpenSSL import SSL
 from openssl_ends import server_layer
 from tls_peers import (
     CLIENT_AUTH,
@@ -39,6 +40,8 @@ from dbproxy.upstream import UpstreamTrust, parse_server_name
 HOST = "teleport.example.com"
 ALPN = ("teleport-postgres-ping", "teleport-postgres")
 NOW = datetime.now(UTC)
+ALERT, APPLICATION_DATA = 21, 23
+"""Kinds of records (RFC 5246 §6.2.1)."""
 
 
 def complaint_about(
@@ -524,3 +527,29 @@ class TestServerNames:
     def test_anything_else_is_one_sentence(self, text: str) -> None:
         with pytest.raises(UsageError, match="is neither a host name nor an IP address"):
             parse_server_name(text)
+
+
+def test_a_server_that_asks_for_another_handshake_is_told_no(
+    web_authority: Authority, identity: Identity
+) -> None:
+    """In the middle of one, what the client sends would be lost."""
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context.set_max_proto_version(SSL.TLS1_2_VERSION)
+    make_credentials(web_authority, HOST).use_in(context)
+    accepting = SSL.Connection(context, None)
+    accepting.set_accept_state()
+    server = TLSLayer(accepting)
+    trust = UpstreamTrust([web_authority.certificate])
+    connection, _judgement = trust.connection(HOST, ALPN, identity, authenticate=False)
+    layer = TLSLayer(connection)
+    shake_hands(layer, server)
+
+    accepting.renegotiate()
+    accepting.do_handshake()
+    assert layer.receive(server.outgoing()) == b""
+    layer.send(b"question")
+    wire, kinds = layer.outgoing(), []
+    while wire:
+        kinds.append(wire[0])
+        wire = wire[5 + int.from_bytes(wire[3:5], "big") :]
+    assert kinds == [ALERT, APPLICATION_DATA]
