@@ -27,6 +27,7 @@ from dbproxy.layers import (
     TLSLayer,
     describe_verify_error,
 )
+from dbproxy.layers.openssl import forget_errors
 from dbproxy.protocols import Carry, DatabaseProtocol, Greeting, StartTLS
 from dbproxy.settings import Mode
 
@@ -194,6 +195,8 @@ def _note_complaint(
 ) -> bool:
     judgement = connection.get_app_data()
     assert isinstance(judgement, _ClientJudgement)  # noqa: S101 - set for each connection above
-    if not ok and judgement.complaint is None:
-        judgement.complaint = describe_verify_error(error, depth, certificate)
+    if not ok:
+        forget_errors()
+        if judgement.complaint is None:
+            judgement.complaint = describe_verify_error(error, depth, certificate)
     return True

@@ -20,7 +20,7 @@ from typing import Any, Final
 from cryptography.hazmat.bindings.openssl.binding import Binding
 from OpenSSL import SSL
 
-__all__ = ["SETTLED", "Records", "Scratch", "release_buffers"]
+__all__ = ["SETTLED", "Records", "Scratch", "forget_errors", "release_buffers"]
 
 SETTLED: Final = 1 << 31
 """No result of OpenSSL's: it reads less than that at once."""
@@ -47,8 +47,6 @@ _ssl_read: Final[Any] = _lib.SSL_read
 _ssl_write: Final[Any] = _lib.SSL_write
 _bio_read: Final[Any] = _lib.BIO_read
 _bio_write: Final[Any] = _lib.BIO_write
-_forget_errors: Final[Any] = _lib.ERR_clear_error
-"""A thread has one queue of errors, for all connections: what stays there, another one has."""
 _bio_pending: Final[Any] = _lib.BIO_get_mem_data
 """Returns how many bytes are in a BIO in memory."""
 _nowhere: Final[Any] = _ffi.new("char **")
@@ -69,6 +67,15 @@ class Scratch:
         self.size = size
         self.view = memoryview(memory)
         self.pointer: Any = _ffi.from_buffer("char[]", memory)
+
+
+def forget_errors() -> None:
+    """Clear OpenSSL's queue of errors; whoever lets an error pass calls it.
+
+    A thread has one for all its connections: what stays there is told by the next call, of whatever
+    connection.
+    """
+    _lib.ERR_clear_error()
 
 
 def release_buffers(connection: SSL.Connection) -> None:
@@ -214,7 +221,7 @@ class Records:
         while start < end and filled <= most:
             stop = start + batch if end - start > batch else end
             if _ssl_write(ssl, pointer + start, stop - start) <= 0:
-                _forget_errors()
+                forget_errors()
                 break
             filled += _bio_read(out, into + filled, wire.size - filled)
             start = stop
@@ -227,7 +234,7 @@ class Records:
             Where the record ends in `wire`, which it begins; 0 when nothing can be sent any more.
         """
         if _ssl_write(self._ssl, plain.pointer + start, end - start) <= 0:
-            _forget_errors()
+            forget_errors()
             return 0
         filled: int = _bio_read(self._from, wire.pointer, wire.size)
         return filled

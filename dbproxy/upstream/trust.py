@@ -41,6 +41,7 @@ from cryptography import x509
 from OpenSSL import SSL, crypto
 
 from dbproxy.identity import Identity
+from dbproxy.layers.openssl import forget_errors
 from dbproxy.upstream.judgement import Rules, ServerJudgement
 from dbproxy.upstream.names import ServerNames, server_name_indication
 from dbproxy.upstream.sessions import ResumableConnection, SessionStore
@@ -241,4 +242,7 @@ def _verify(
 ) -> bool:
     judgement = connection.get_app_data()
     assert isinstance(judgement, ServerJudgement)  # noqa: S101 - set for each connection above
-    return judgement.judge(certificate, error, depth, ok=bool(ok))
+    trusted = judgement.judge(certificate, error, depth, ok=bool(ok))
+    if trusted and not ok:
+        forget_errors()
+    return trusted

@@ -3,7 +3,8 @@
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from math import inf
 
 import pytest
 import trio
@@ -297,3 +298,31 @@ async def test_what_lies_behind_a_mark_of_urgent_data_is_not_forgotten(
             raw.send(b"!", socket.MSG_OOB)
             raw.send(b"two")
         assert await received(bench.database, 7) == b"one two"
+
+
+async def test_a_client_goes_on_being_read_when_what_was_kept_for_the_upstream_cannot_be_sent(
+    localhost: Credentials,
+) -> None:
+    """One that is stuck in writing would never read the reason."""
+    async with talking(True, "tls-ping", localhost) as bench:
+        await fill(bench.client)
+        with suppress(BlockingIOError):
+            while os.read(bench.transport.socket.fileno(), 1 << 20):
+                pass
+        bench.transport.socket.shutdown(socket.SHUT_RD)
+        await bench.client.send_all(bytes(1 << 20))
+        await bench.database.send_all(b"the reason")
+        assert await received(bench.client, 10) == b"the reason"
+
+
+@pytest.mark.parametrize("stack", STACKS)
+async def test_a_client_that_takes_no_more_and_says_nothing_is_not_waited_for(
+    stack: str, localhost: Credentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the reactor, which sees that nothing has come; the plain relay waits a second for it."""
+    monkeypatch.setattr("dbproxy.relay.fast.LAST_WORD", inf)
+    async with talking(True, stack, localhost) as bench:
+        bench.client.socket.shutdown(socket.SHUT_RD)
+        await bench.database.send_all(b"nobody hears that")
+        await until(lambda: bool(bench.ends))
+    assert bench.end.closed_by is ClosedBy.CLIENT
