@@ -196,7 +196,7 @@ def _note_complaint(
     judgement = connection.get_app_data()
     assert isinstance(judgement, _ClientJudgement)  # noqa: S101 - set for each connection above
     if not ok:
-        forget_errors()
         if judgement.complaint is None:
             judgement.complaint = describe_verify_error(error, depth, certificate)
+        forget_errors()
     return True

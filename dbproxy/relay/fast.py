@@ -21,7 +21,7 @@ from dbproxy.layers import LayerError
 from dbproxy.protocols import VerdictReader
 from dbproxy.relay.carry import SinkFailed, carrier
 from dbproxy.relay.ending import Ending, RelayEnd
-from dbproxy.relay.ends import HEADROOM, READ_SIZE, End, EndOfStream, Regions, make_end
+from dbproxy.relay.ends import FULL_SIZE, HEADROOM, READ_SIZE, End, EndOfStream, Regions, make_end
 from dbproxy.relay.first_flight import FirstFlight
 from dbproxy.relay.pump import LAST_WORD
 from dbproxy.relay.reactor import GONE_EVENTS, LAST_EVENTS, READ_EVENTS, WRITE_EVENTS, Reactor
@@ -214,13 +214,18 @@ class FastRelay:
             self._heard = False
             if silent >= LOOKS:
                 self._note_upstream_failure(SilenceError(patience))
+                if not self._over:
+                    self._reactor.look_again(self._up.source.descriptor)
 
     async def _hear_client_out(self) -> None:
         """An upstream that takes nothing must not keep what is left of a client for ever."""
-        with trio.move_on_after(LAST_WORD):
-            while not self._over:
-                await self._wake.wait()
-                self._wake = trio.Event()
+        before = -1
+        while not self._over and before != (taken := self.bytes_up - len(self._up.sink.unsent)):
+            before = taken
+            with trio.move_on_after(LAST_WORD):
+                while not self._over:
+                    await self._wake.wait()
+                    self._wake = trio.Event()
         if not self._over:
             self._finish()
 
@@ -319,7 +324,9 @@ class FastRelay:
             if self._first_flight.replayable:
                 self._note_flight(regions)
             self._send_up(regions)
-        self._up.sink.note_size(sum(end - start for start, end in regions))
+        size = sum(end - start for start, end in regions)
+        if size < FULL_SIZE:  # bulk begins only where each read is looked at
+            self._up.sink.note_size(size)
 
     def _note_flight(self, regions: Regions) -> None:
         view = self._reactor.buffers.plain.view

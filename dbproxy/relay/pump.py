@@ -11,8 +11,8 @@ The rules, and why:
   everything ends. What the client still sends is received and dropped meanwhile, because a client
   that is stuck in writing would never read the reason.
 - When *sending to the client* fails, what it has sent by then is still carried, because a client
-  that has said its last word and is gone may be heard only now; then, or when the upstream does not
-  take that within a second, everything ends.
+  that has said its last word and is gone may be heard only now; then, or when the upstream takes
+  nothing of that for a second, everything ends.
 - When receiving from a side fails, everything ends at once: nothing more can come from that side.
 - What the upstream says first goes through the protocol's `VerdictReader`, where there is one,
   until that has read enough; what it holds back is let go when the upstream says no more.
@@ -68,6 +68,7 @@ class Relay:
         self.bytes_down = 0
         self._ending = Ending()
         self._upstream_ended = False
+        self._hears_client_out = False
         self._directions = trio.CancelScope()
 
     async def run(self) -> RelayEnd:
@@ -95,6 +96,8 @@ class Relay:
         self._ending.upstream_listens = await self._send(self._upstream, data, ClosedBy.UPSTREAM)
         if self._ending.upstream_listens:
             self.bytes_up += len(data)
+            if self._hears_client_out:
+                self._hear_client_out()
         elif self._upstream_ended:
             self._directions.cancel()
 
@@ -119,6 +122,7 @@ class Relay:
             self._directions.cancel()
 
     def _hear_client_out(self) -> None:
+        self._hears_client_out = True
         self._directions.deadline = trio.current_time() + LAST_WORD
 
     def _read_verdict(self, verdict: VerdictReader, data: bytes) -> bytes:

@@ -130,6 +130,10 @@ class Reactor:
         """Give `turn` a turn soon; the caller sees to it that it waits for one turn at most."""
         self._turns.append(turn)
 
+    def look_again(self, descriptor: int) -> None:
+        """Tell a watched socket's state once more, and so wake the reactor for what was asked."""
+        self._opened().modify(descriptor, _ALL_EVENTS)
+
     def look_out_for_clients(self, listener: trio.socket.SocketType) -> None:
         """Do not linger when a client arrives at `listener`; it may be closed at any time."""
         self._doors.append(listener)

@@ -149,6 +149,26 @@ async def test_a_client_that_resets_is_noticed_also_while_the_upstream_takes_not
     assert isinstance(bench.end.error, trio.BrokenResourceError)
 
 
+@every_engine
+async def test_a_client_that_resets_is_heard_out_as_long_as_the_upstream_goes_on_reading(
+    fast: bool, localhost: Credentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dbproxy.relay.fast.LAST_WORD", 0.2)
+    async with talking(fast, "tls-ping", localhost, tcp_pair) as bench:
+        await leave_unread(bench)
+        bench.upstream.lend()[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        await bench.client.send_all(bytes(100_000))
+        await trio.testing.wait_all_tasks_blocked()
+        bench.client.socket.close()
+        arrived = 0
+        with trio.fail_after(PATIENCE):
+            while arrived < 100_000:
+                await trio.sleep(0.05)
+                arrived += len(await bench.database.receive_some(8_000))
+        await until(lambda: bool(bench.ends))
+    assert bench.end.closed_by is ClosedBy.CLIENT
+
+
 @pytest.mark.parametrize("reads", [False, True])
 async def test_an_upstream_that_has_ended_and_then_resets_is_noticed(
     reads: bool, localhost: Credentials

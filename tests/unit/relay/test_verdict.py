@@ -16,7 +16,7 @@ from tls_peers import Credentials
 from dbproxy.errors import Code
 from dbproxy.events import ClosedBy
 from dbproxy.protocols.postgres_verdict import PostgresVerdictReader
-from dbproxy.relay import FirstFlight, LayeredStream, Relay, RelayEngine
+from dbproxy.relay import FirstFlight, LayeredStream, Relay, RelayEngine, SilenceError
 from dbproxy.relay.fast import FastRelay
 
 DENIED = b"access to db denied"
@@ -158,6 +158,27 @@ async def test_an_error_that_is_cut_by_a_reset_arrives_also_when_the_client_read
     assert bench.end.closed_by is ClosedBy.UPSTREAM
     assert bench.end.upstream_error is not None
     assert bench.relay.bytes_down == len(said)
+
+
+async def test_held_words_reach_a_client_that_is_writing_when_the_upstream_falls_silent(
+    localhost: Credentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the reactor, which sleeps meanwhile and must be woken."""
+    said = NOTICE * 6_000
+    async with running(True, "tls-ping", localhost, verdict=HoldsAll()) as bench:
+        monkeypatch.setattr(bench.upstream, "patience", lambda: 0.2)
+        assert isinstance(bench.relay, FastRelay)
+        near = bench.relay._client_stream.lend()[0]
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        await bench.database.send_all(said)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        await fill(bench.client)
+        await bench.client.send_all(bytes(MIB))  # is read, or it would wait here for ever
+        received = b""
+        while len(received) < len(said):
+            received += await bench.client.receive_some()
+        assert received == said
+    assert isinstance(bench.end.upstream_error, SilenceError)
 
 
 @every_engine
