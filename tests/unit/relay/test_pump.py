@@ -256,6 +256,24 @@ class TestFailures:
             ClosedBy.UPSTREAM, None, upstream_spoke=True, upstream_error=None, client_ended=False
         )
 
+    async def test_a_client_that_takes_no_more_is_heard_until_nothing_of_it_is_taken_for_a_second(
+        self, autojump_clock: MockClock
+    ) -> None:
+        words = [trio.Event() for _ in range(4)]
+        script = [part for word in words for part in (word, b"word ")]
+        client, upstream = FakeStream(*script, send_error=RESET), FakeStream(b"nobody hears that")
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def _say() -> None:
+                for word, pause in zip(words, (0.6, 0.6, 0.6, 1.1), strict=True):
+                    await trio.sleep(pause)
+                    word.set()
+
+            end = await run_relay(client, upstream)
+        assert upstream.sent == b"word " * 3
+        assert end.closed_by is ClosedBy.CLIENT
+
     async def test_the_first_of_two_failures_is_the_one_that_counts(self) -> None:
         upstream = FakeStream(Pause.UNTIL_IDLE, TRUNCATED, send_error=RESET)
         end = await run_relay(FakeStream(b"question"), upstream)
