@@ -17,7 +17,7 @@ from typing import Final, Protocol
 
 import trio
 
-from dbproxy.downstream.listener import BACKLOG
+from dbproxy.downstream.listener import BACKLOG, CLIENTS_FAULTS
 from dbproxy.errors import PROBLEMS, Code
 from dbproxy.events import AcceptFailed, Event
 from dbproxy.relay.keepalive import INHERITED, keep_alive
@@ -77,15 +77,19 @@ class Acceptor:
 
         To them it seems as if they were connected already, so closing would break that off.
         """
-        for taken in range(BACKLOG):
+        taken = 0
+        for _ in range(BACKLOG):
             try:
                 connection = self._listener.accept_nowait()
-            except OSError:
-                return taken  # who cannot be taken is reset, as who comes later
+            except OSError as error:
+                if error.errno in CLIENTS_FAULTS:
+                    continue
+                break  # who cannot be taken is reset, as who comes later
             if connection is None:
-                return taken
+                break
             self._nursery.start_soon(self._serve, connection)
-        return BACKLOG
+            taken += 1
+        return taken
 
     async def _accept_and_serve(self) -> None:
         """The life of a task: until a client comes, and until it has gone.

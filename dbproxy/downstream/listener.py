@@ -16,12 +16,12 @@ from typing import Final
 
 import trio
 
-__all__ = ["BACKLOG", "Listener"]
+__all__ = ["BACKLOG", "CLIENTS_FAULTS", "Listener"]
 
 BACKLOG: Final = 1024
 """How many clients may wait to be accepted."""
 
-_CLIENTS_FAULTS: Final = {
+CLIENTS_FAULTS: Final = {
     getattr(errno, name)
     for name in (
         "ECONNABORTED",
@@ -77,7 +77,7 @@ class Listener(trio.abc.Listener[trio.SocketStream]):
                     return accepted
                 await trio.lowlevel.wait_readable(self._plain)
             except OSError as error:
-                if error.errno not in _CLIENTS_FAULTS:
+                if error.errno not in CLIENTS_FAULTS:
                     raise
                 await trio.lowlevel.checkpoint()  # what forbids all connections keeps nobody out
 

@@ -131,6 +131,15 @@ async def test_all_who_have_arrived_are_taken_just_before_the_end(
     assert connection.socket.fileno() == -1
 
 
+async def test_who_failed_in_the_queue_keeps_nobody_behind_from_being_taken(
+    connection: trio.SocketStream,
+) -> None:
+    listener = ScriptedListener(errno.ECONNABORTED, connection)
+    async with trio.open_nursery() as nursery:
+        acceptor = Acceptor(listener, trio.SocketStream.aclose, nursery, lambda event: None)
+        assert acceptor.take_arrived() == 1
+
+
 async def test_who_arrives_without_an_end_keeps_nobody_from_stopping(
     monkeypatch: pytest.MonkeyPatch, connection: trio.SocketStream
 ) -> None:
