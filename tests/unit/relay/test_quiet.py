@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 from lab_client import until
-from openssl_ends import client_layer, server_layer
+from relay_bench import layered_pair
 from stream_ends import socket_pair
 from tls_peers import Credentials
 from websocket_frames import frame, split
@@ -138,13 +138,9 @@ async def test_a_peer_that_does_not_take_the_answer_is_given_up() -> None:
 async def test_tickets_of_tls_are_taken_in_and_a_broken_record_is_an_error(
     localhost: Credentials,
 ) -> None:
-    near, far = socket_pair()
-    stream, server = LayeredStream(near), LayeredStream(far)
+    stream, server, far = await layered_pair("tls", localhost)
     async with stream, server:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(stream.add_layer, client_layer())
-            nursery.start_soon(server.add_layer, server_layer(localhost))
-        await until(near.socket.is_readable)
+        await until(stream.lend()[0].socket.is_readable)
         assert take_in(stream) is None
         await server.send_all(b"hello")
         assert take_in(stream) == b"hello"
@@ -154,12 +150,8 @@ async def test_tickets_of_tls_are_taken_in_and_a_broken_record_is_an_error(
 
 
 async def test_the_end_of_tls_is_an_end(localhost: Credentials) -> None:
-    near, far = socket_pair()
-    stream, server = LayeredStream(near), LayeredStream(far)
+    stream, server, _far = await layered_pair("tls", localhost)
     async with stream, server:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(stream.add_layer, client_layer())
-            nursery.start_soon(server.add_layer, server_layer(localhost))
         await server.send_eof()
         assert take_in(stream) == b""
 
@@ -167,12 +159,8 @@ async def test_the_end_of_tls_is_an_end(localhost: Credentials) -> None:
 async def test_an_end_that_came_with_what_was_taken_is_no_news_but_an_end(
     localhost: Credentials,
 ) -> None:
-    near, far = socket_pair()
-    stream, server = LayeredStream(near), LayeredStream(far)
+    stream, server, far = await layered_pair("tls", localhost)
     async with stream, server:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(stream.add_layer, client_layer())
-            nursery.start_soon(server.add_layer, server_layer(localhost))
         layers = server.lend()[1]
         layers.send(b"bye")
         layers.send_eof()
@@ -184,12 +172,8 @@ async def test_an_end_that_came_with_what_was_taken_is_no_news_but_an_end(
 
 
 async def test_who_sends_a_broken_record_is_told(localhost: Credentials) -> None:
-    near, far = socket_pair()
-    stream, server = LayeredStream(near), LayeredStream(far)
+    stream, server, far = await layered_pair("tls", localhost)
     async with stream, server:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(stream.add_layer, client_layer())
-            nursery.start_soon(server.add_layer, server_layer(localhost))
         await far.send_all(b"\x17\x03\x03\x00\x20" + bytes(32))
         with pytest.raises(LayerError, match=r"bad record mac|decryption failed"):
             take_in(stream)
