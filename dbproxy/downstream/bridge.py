@@ -22,7 +22,7 @@ from functools import partial
 
 import trio
 
-from dbproxy.downstream.client import Client
+from dbproxy.downstream.client import LINGER, Client
 from dbproxy.downstream.converse import converse
 from dbproxy.downstream.departures import dial_for_who_stays
 from dbproxy.downstream.progress import Progress
@@ -40,7 +40,7 @@ from dbproxy.protocols import (
     UpstreamGreeting,
     VerdictReader,
 )
-from dbproxy.relay import FirstFlight, Liveness, RelayEnd, RelayEngine, closed_on_failure
+from dbproxy.relay import AnyRelay, FirstFlight, Liveness, RelayEnd, RelayEngine, closed_on_failure
 from dbproxy.upstream import (
     ReadyConnections,
     UpstreamConnection,
@@ -172,7 +172,7 @@ class Bridge:
         progress.relay = self.relays.relay(
             client.stream, connection.stream, FirstFlight(carry.first_flight), _do_nothing, verdict
         )
-        end = await progress.relay.run()
+        end = await _relay_to_the_last_word(progress.relay, connection)
         spoke = answered or end.upstream_spoke
         if not spoke and end.closed_by is ClosedBy.UPSTREAM:
             raise explain_end_after_greeting(connection.address, end.upstream_error or end.error)
@@ -271,7 +271,7 @@ class Bridge:
             answered,
             self._await_verdict(carry, progress),
         )
-        end = await progress.relay.run()
+        end = await _relay_to_the_last_word(progress.relay, upstream)
         if carry.reply_expected and not end.upstream_spoke:
             early = explain_early_end(upstream.address, end.upstream_error or end.error)
             # An upstream may end because the client has; it does not reject a certificate for that.
@@ -331,6 +331,15 @@ async def _read_greeting(upstream: UpstreamConnection, reader: GreetingReader) -
     except (trio.BrokenResourceError, LayerError) as error:
         raise explain_early_end(upstream.address, error) from error
     raise explain_early_end(upstream.address, None)
+
+
+async def _relay_to_the_last_word(relay: AnyRelay, upstream: UpstreamConnection) -> RelayEnd:
+    """Relay; then, if only the client is gone, see to it that its last word arrives."""
+    end = await relay.run()
+    if end.client_ended and not upstream.stream.ended:
+        with trio.move_on_after(LINGER):
+            await upstream.stream.break_off()
+    return end
 
 
 def _do_nothing() -> None:

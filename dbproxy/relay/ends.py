@@ -188,6 +188,11 @@ class End(ABC):
     def _note_failure(self, error: OSError) -> None:
         self._failed = error.errno or errno.EPIPE
 
+    def why_gone(self) -> OSError:
+        """Why the peer is not there any more; to be asked once, reading then ends."""
+        number = self._transport.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        return OSError(number or errno.ECONNRESET, os.strerror(number or errno.ECONNRESET))
+
     def end(self) -> None:
         """Say that no more bytes will come: in-band where there are layers.
 
@@ -257,15 +262,11 @@ class End(ABC):
 
         Who does not listen may have spoken all the same, so what has been read is good; the next to
         send finds out, or `flush`.
-
-        Raises:
-            UnreadAnswersError: It asks for more and more and reads nothing.
         """
         try:
             push()
         except OSError as error:
             self._note_failure(error)
-        check_kept(len(self.unsent))
 
 
 class PlainEnd(End):
@@ -360,6 +361,7 @@ class TLSEnd(End):
             self._reply(self._push_records)  # a key update is answered, a broken record told about
             if self._tls.ended:
                 self.ended = self.readable = True  # no event tells of it
+        check_kept(len(self.unsent))
 
     def write(self, regions: Regions) -> int:
         plain, out, records = self.buffers.plain, self.buffers.out, self.records
@@ -415,6 +417,7 @@ class _LayeredEnd(End):
             payload = self._layers.receive(wire.view[:size])
         finally:
             self._reply(self._push_own_word)
+        check_kept(len(self.unsent))
         if self._layers.ended:
             self.readable = True  # no event tells of it
         if not payload:

@@ -8,8 +8,6 @@ has sent pings has fallen silent.
 Tested in `tests/unit/relay/test_engines.py`, beside the plain relay, and in all integration tests.
 """
 
-import errno
-import os
 from collections.abc import Callable
 from math import inf
 from typing import Final
@@ -238,7 +236,7 @@ class FastRelay:
             if not up.waiting and self._go_up():
                 self._reactor.ask(self._go_up)
         if events & GONE_EVENTS and not self._over:
-            self._note_deaf_client(_reset())  # reading may say so never, or too late
+            self._note_deaf_client(up.source.why_gone())  # reading may say so never, or too late
             return
         if down.sink.unsent and events & WRITE_EVENTS and not down.waiting and self._go_down():
             self._reactor.ask(self._go_down)
@@ -260,7 +258,7 @@ class FastRelay:
     def _look_after_gone_upstream(self) -> None:
         """Once it has ended nobody reads any more, so nobody else would notice."""
         if self._upstream_gone and self._down.closing and not self._over:
-            self._note_deaf_upstream(_reset())
+            self._note_deaf_upstream(self._up.sink.why_gone())
             self._ask_up()
 
     def _ask_up(self) -> None:
@@ -302,7 +300,7 @@ class FastRelay:
         if self._over:
             return False
         if up.sink.unsent and not self._flush_upstream():
-            return not self._ending.upstream_listens
+            return not up.sink.unsent  # it is deaf now, and the client is read all the same
         if up.ended:
             return False  # what was kept were words of the layers' own
         if up.closing:
@@ -313,8 +311,6 @@ class FastRelay:
             return not up.sink.unsent
         if up.source.readable:
             self._read_client()
-        if self._client_deaf and not (up.source.readable or up.sink.unsent):
-            self._finish()
         return up.source.readable and not up.sink.unsent
 
     def _read_client(self) -> None:
@@ -425,7 +421,7 @@ class FastRelay:
         Returns whether another turn is needed; raises what reading does.
         """
         down = self._down
-        if down.ended:
+        if self._over or self._client_deaf:
             return False
         try:
             if down.sink.unsent and not down.sink.flush():
@@ -433,6 +429,8 @@ class FastRelay:
         except OSError as error:
             self._note_deaf_client(error)
             return False
+        if down.ended:
+            return False  # what was kept were words of the layers' own
         if down.closing:
             self._close(down)
             return False
@@ -553,10 +551,6 @@ def _place(piece: bytes, plain: memoryview) -> Regions:
     end = HEADROOM + len(piece)
     plain[HEADROOM:end] = piece
     return ((HEADROOM, end),)
-
-
-def _reset() -> OSError:
-    return ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
 
 
 def _translated(error: OSError | LayerError) -> Exception:

@@ -37,6 +37,8 @@ __all__ = ["LAST_WORD", "Relay"]
 
 LAST_WORD: Final = 1.0
 """Seconds in which a client that takes no more is heard out; mostly it ends at once."""
+PIECE: Final = 64 * 1024
+"""Bytes after which the upstream has gone on reading: a slow one takes its time for a batch."""
 
 
 class Relay:
@@ -70,6 +72,7 @@ class Relay:
         self._upstream_ended = False
         self._hears_client_out = False
         self._directions = trio.CancelScope()
+        self._carrying_up = trio.CancelScope()
 
     async def run(self) -> RelayEnd:
         """Relay until both directions have ended or one side failed; closes neither stream.
@@ -84,6 +87,13 @@ class Relay:
         return self._ending.take_result()
 
     async def _upwards(self) -> None:
+        with self._carrying_up:
+            await self._carry_up()
+            return
+        while await self._receive(self._client, ClosedBy.CLIENT):
+            pass  # it might be stuck in writing, and never read the reason
+
+    async def _carry_up(self) -> None:
         if said := self._first_flight.data:
             await self._deliver_up(said)
         while data := await self._receive(self._client, ClosedBy.CLIENT):
@@ -93,13 +103,16 @@ class Relay:
         await self._pass_end(self._upstream)
 
     async def _deliver_up(self, data: bytes) -> None:
-        self._ending.upstream_listens = await self._send(self._upstream, data, ClosedBy.UPSTREAM)
-        if self._ending.upstream_listens:
-            self.bytes_up += len(data)
+        for start in range(0, len(data), PIECE):
+            piece = data[start : start + PIECE]
+            if not await self._send(self._upstream, piece, ClosedBy.UPSTREAM):
+                self._ending.upstream_listens = False
+                if self._upstream_ended:
+                    self._directions.cancel()
+                return
+            self.bytes_up += len(piece)
             if self._hears_client_out:
                 self._hear_client_out()
-        elif self._upstream_ended:
-            self._directions.cancel()
 
     async def _downwards(self) -> None:
         while data := await self._receive(self._upstream, ClosedBy.UPSTREAM):
@@ -145,6 +158,8 @@ class Relay:
             if side is ClosedBy.UPSTREAM:
                 self._ending.upstream_error = error
                 if self._verdict is not None:
+                    self._ending.upstream_listens = False
+                    self._carrying_up.cancel()
                     await self._deliver_down(self._verdict.end())
             self._directions.cancel()
             await trio.lowlevel.checkpoint_if_cancelled()

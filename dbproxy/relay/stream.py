@@ -21,7 +21,7 @@ import trio
 
 from dbproxy.layers import Layer, LayerError, LayerStack, TruncatedError
 from dbproxy.layers.base import ByteData
-from dbproxy.relay.own_words import Kept, appended, check_kept
+from dbproxy.relay.own_words import Kept, UnreadAnswersError, appended, check_kept
 from dbproxy.relay.silence import SilenceError
 from dbproxy.relay.socket_io import receive_now, send_some_now
 
@@ -228,6 +228,8 @@ class LayeredStream(trio.abc.HalfCloseableStream):
             await self._send_own_word()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             error.add_note("the peer was gone before it could be told")
+        except UnreadAnswersError:
+            error.add_note("the peer does not read what it is told")
 
     async def _reply(self) -> None:
         """Send what receiving has made; who does not listen may have spoken all the same."""
@@ -319,6 +321,25 @@ class LayeredStream(trio.abc.HalfCloseableStream):
         """Give others their turn after what is done: a socket's part of it may not have."""
         if self._socket is not None:
             await trio.lowlevel.cancel_shielded_checkpoint()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the peer has ended its direction, or broken the rules of a layer."""
+        return self._layers.ended
+
+    async def break_off(self) -> None:
+        """End our direction without saying that this is the end, and wait until the peer ends.
+
+        Layers are left out, TLS's close_notify among them. What has been sent still arrives, which
+        it need not when a socket with unread bytes is closed: the system sends a reset, which can
+        destroy what is on its way. What the peer still says is dropped. Cancel it at any time.
+        """
+        try:
+            await self.transport.send_eof()
+            while await self.transport.receive_some():
+                pass
+        except trio.BrokenResourceError:
+            return  # it is gone
 
     async def aclose(self) -> None:
         """Close at once, without a word to the peer beyond what has been sent."""

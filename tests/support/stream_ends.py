@@ -1,5 +1,6 @@
 """Streams for tests: pairs, a peer that a test moves by hand, and scripted failures."""
 
+import socket
 from collections.abc import Callable
 from enum import Enum
 
@@ -25,6 +26,19 @@ def socket_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
     """Two ends that the kernel connects."""
     one, other = trio.socket.socketpair()
     return trio.SocketStream(one), trio.SocketStream(other)
+
+
+def tcp_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
+    """Two ends of a TCP connection, which knows resets and urgent data."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        one = socket.create_connection(server.getsockname())
+        other, _name = server.accept()
+    return _stream_on(one), _stream_on(other)
+
+
+def _stream_on(plain: socket.socket) -> trio.SocketStream:
+    plain.setblocking(False)
+    return trio.SocketStream(trio.socket.from_stdlib_socket(plain))
 
 
 async def receive_all(stream: trio.abc.ReceiveStream) -> bytes:

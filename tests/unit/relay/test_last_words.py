@@ -11,7 +11,7 @@ import trio
 import trio.testing
 from lab_client import until
 from relay_bench import PATIENCE, Bench, engine_running, every_engine, fill, layered_pair
-from stream_ends import socket_pair
+from stream_ends import socket_pair, tcp_pair
 from tls_peers import Credentials
 
 from dbproxy.events import ClosedBy
@@ -25,19 +25,6 @@ STACKS = ("tls", "tls-ping", "tls-websocket-tls-ping")
 SMALL, LARGE = 6, 40_000
 BROKEN = b"\x17\x03\x03\x00\x20" + bytes(32)
 """A record that nobody can decrypt."""
-
-
-def tcp_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
-    """Two ends of a TCP connection, which knows resets and urgent data."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        one = socket.create_connection(server.getsockname())
-        other, _name = server.accept()
-    return stream_on(one), stream_on(other)
-
-
-def stream_on(plain: socket.socket) -> trio.SocketStream:
-    plain.setblocking(False)
-    return trio.SocketStream(trio.socket.from_stdlib_socket(plain))
 
 
 @asynccontextmanager
@@ -332,14 +319,38 @@ async def test_a_client_goes_on_being_read_when_what_was_kept_for_the_upstream_c
         assert await received(bench.client, 10) == b"the reason"
 
 
+def set_last_word(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    for engine in ("fast", "pump"):
+        monkeypatch.setattr(f"dbproxy.relay.{engine}.LAST_WORD", seconds)
+
+
+@every_engine
 @pytest.mark.parametrize("stack", STACKS)
-async def test_a_client_that_takes_no_more_and_says_nothing_is_not_waited_for(
-    stack: str, localhost: Credentials, monkeypatch: pytest.MonkeyPatch
+async def test_a_client_that_takes_no_more_and_says_nothing_is_waited_for_a_moment(
+    fast: bool, stack: str, localhost: Credentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On the reactor, which sees that nothing has come; the plain relay waits a second for it."""
-    monkeypatch.setattr("dbproxy.relay.fast.LAST_WORD", inf)
-    async with talking(True, stack, localhost) as bench:
+    set_last_word(0.05, monkeypatch)
+    async with talking(fast, stack, localhost) as bench:
         bench.client.socket.shutdown(socket.SHUT_RD)
         await bench.database.send_all(b"nobody hears that")
+        await until(lambda: bool(bench.ends))
+    assert bench.end.closed_by is ClosedBy.CLIENT
+
+
+@every_engine
+@pytest.mark.parametrize("stack", STACKS)
+async def test_a_client_that_takes_no_more_is_heard_as_long_as_it_goes_on(
+    fast: bool, stack: str, localhost: Credentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_last_word(inf, monkeypatch)
+    async with talking(fast, stack, localhost) as bench:
+        bench.client.socket.shutdown(socket.SHUT_RD)
+        await bench.database.send_all(b"nobody hears that")
+        for word in (b"INSERT", b"COMMIT"):
+            await trio.testing.wait_all_tasks_blocked()
+            await bench.client.send_all(word)
+            assert await received(bench.database, 6) == word
+        assert not bench.ends
+        await bench.client.aclose()
         await until(lambda: bool(bench.ends))
     assert bench.end.closed_by is ClosedBy.CLIENT
