@@ -421,7 +421,7 @@ class FastRelay:
         Returns whether another turn is needed; raises what reading does.
         """
         down = self._down
-        if self._over or self._client_deaf:
+        if down.ended:
             return False
         try:
             if down.sink.unsent and not down.sink.flush():
@@ -429,8 +429,6 @@ class FastRelay:
         except OSError as error:
             self._note_deaf_client(error)
             return False
-        if down.ended:
-            return False  # what was kept were words of the layers' own
         if down.closing:
             self._close(down)
             return False

@@ -10,10 +10,11 @@ The rules, and why:
   reason: so that direction goes on until it ends, which is soon, since the socket is dead, and then
   everything ends. What the client still sends is received and dropped meanwhile, because a client
   that is stuck in writing would never read the reason.
-- When *sending to the client* fails, what it has sent by then is still carried, because a client
-  that has said its last word and is gone may be heard only now; then, or when the upstream takes
-  nothing of that for a second, everything ends.
+- When *sending to the client* fails, what it says is still carried, because a client that has said
+  its last word and is gone may be heard only now. Everything ends with it, or when nothing of it
+  has been taken for a second.
 - When receiving from a side fails, everything ends at once: nothing more can come from that side.
+  Words of the upstream's that were held back are let go first, and then nothing goes up any more.
 - What the upstream says first goes through the protocol's `VerdictReader`, where there is one,
   until that has read enough; what it holds back is let go when the upstream says no more.
 - An upstream that ends or fails before its first byte ends the relay without a word to the client,
@@ -36,7 +37,7 @@ from dbproxy.relay.first_flight import FirstFlight
 __all__ = ["LAST_WORD", "Relay"]
 
 LAST_WORD: Final = 1.0
-"""Seconds in which a client that takes no more is heard out; mostly it ends at once."""
+"""Seconds in which something of a client that takes no more must be taken; mostly it ends soon."""
 PIECE: Final = 64 * 1024
 """Bytes after which the upstream has gone on reading: a slow one takes its time for a batch."""
 

@@ -166,3 +166,10 @@ async def fill(client: trio.SocketStream) -> None:
             while os.write(client.socket.fileno(), bytes(65536)):
                 full = False
         await trio.testing.wait_all_tasks_blocked()
+
+
+def say_at_once(bench: Bench, data: bytes, behind: bytes = b"") -> None:
+    """What the database says is there when nobody has had a turn yet."""
+    layers = bench.database.lend()[1]
+    layers.send(data)
+    os.write(bench.transport.socket.fileno(), layers.outgoing() + behind)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from identities import (
     HOUR,
     MINUTE,
@@ -25,7 +26,7 @@ from identities import (
 from loopback import TLSStream
 from malformed import load_malformed
 from OpenSSL import SSL
-from openssl_ends import client_layer
+from openssl_ends import VERSION_1_2, client_layer
 from stream_ends import FakeStream, memory_pair
 from tls_peers import BOTH_VERSIONS, Credentials, client_context, make_credentials
 
@@ -39,6 +40,7 @@ from dbproxy.relay import LayeredStream
 SSL_REQUEST = b"\0\0\0\x08\x04\xd2\x16\x2f"
 STARTUP = b"\0\0\0\x0e\0\3\0\0user\0\0"
 CANCEL_REQUEST = b"\0\0\0\x10\x04\xd2\x16\x2e\0\0\0\1\0\0\0\2"
+ALERT, APPLICATION_DATA = 21, 23
 NOW = datetime.now(UTC)
 POSTGRES = protocol_named("postgres")
 TLS_1_1 = ssl.TLSVersion(0x0302)
@@ -459,6 +461,35 @@ async def test_clients_are_told_which_authority_is_wanted(
         await wire.send_all(STARTUP)
     names = [name.der() for name in layer.connection.get_client_ca_list()]
     assert names == [cluster.user.certificate.subject.public_bytes()]
+
+
+async def test_a_client_that_asks_for_another_handshake_is_told_no(
+    admission: TerminatingAdmission, cluster: Cluster
+) -> None:
+    """In the middle of one, what the upstream says would be lost."""
+    near, far = memory_pair()
+    client, wire = Client(near), LayeredStream(far)
+    layer = client_layer(credentials=holder(cluster.user), version=VERSION_1_2)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(admission.admit, client)
+        await wire.send_all(SSL_REQUEST)
+        assert await wire.receive_some(1) == b"S"
+        await wire.add_layer(layer)
+        await wire.send_all(STARTUP)
+    layer.connection.renegotiate()
+    with suppress(SSL.WantReadError):
+        layer.connection.do_handshake()
+    await far.send_all(layer.outgoing())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.stream.receive_some)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    await client.stream.send_all(b"answer")
+    kinds, said = [], await far.receive_some()
+    while said:
+        kinds.append(said[0])
+        said = said[5 + int.from_bytes(said[3:5], "big") :]
+    assert kinds == [ALERT, APPLICATION_DATA]
 
 
 @pytest.mark.parametrize("steps", range(0, 30, 3))

@@ -8,9 +8,12 @@ from contextlib import contextmanager, suppress
 
 import pytest
 import trio
+from openssl_ends import client_layer, server_layer
+from tls_peers import Credentials, shake_hands
 
-from dbproxy.layers import Layer, LayerStack, PingLayer, WebSocketLayer
+from dbproxy.layers import Layer, LayerStack, PingLayer, TLSError, WebSocketLayer
 from dbproxy.relay.ends import FULL_SIZE, HEADROOM, Buffers, End, Regions, make_end
+from dbproxy.relay.own_words import MOST_KEPT, UnreadAnswersError
 
 LITTLE = 4096
 """Bytes that the socket is asked to keep; the system takes somewhat more."""
@@ -66,6 +69,40 @@ def test_what_a_socket_does_not_take_is_kept_whole_and_in_order(
         more_regions, more = put(buffers, [10, 20, 30], seed=1)
         assert end.write(more_regions) == len(more)
         assert receive_until_flushed(end, peer) == before + data + more
+
+
+def test_who_has_asked_for_too_much_is_given_up_when_it_asks_for_more(
+    localhost: Credentials,
+) -> None:
+    """With TLS alone, where the peer's close_notify is what is looked at."""
+    ours, peer = socket.socketpair()
+    near, far = client_layer(), server_layer(localhost)
+    shake_hands(near, far)
+    with ours, peer:
+        ours.setblocking(False)
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+        end = make_end(stream, LayerStack(near), Buffers())
+        end.unsent = bytes(MOST_KEPT + 1)
+        far.send_eof()
+        peer.send(far.outgoing())
+        with pytest.raises(UnreadAnswersError):
+            end.read()
+
+
+def test_why_an_answer_was_due_is_told_rather_than_that_it_is_not_read(
+    localhost: Credentials,
+) -> None:
+    ours, peer = socket.socketpair()
+    near, far = client_layer(), server_layer(localhost)
+    shake_hands(near, far)
+    with ours, peer:
+        ours.setblocking(False)
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+        end = make_end(stream, LayerStack(near), Buffers())
+        end.unsent = bytes(MOST_KEPT + 1)
+        peer.send(b"\x17\x03\x03\x00\x20" + bytes(32))  # nobody can decrypt it
+        with pytest.raises(TLSError):
+            end.read()
 
 
 class TestLate:

@@ -10,7 +10,15 @@ import pytest
 import trio
 import trio.testing
 from lab_client import until
-from relay_bench import PATIENCE, Bench, engine_running, every_engine, fill, layered_pair
+from relay_bench import (
+    PATIENCE,
+    Bench,
+    engine_running,
+    every_engine,
+    fill,
+    layered_pair,
+    say_at_once,
+)
 from stream_ends import socket_pair, tcp_pair
 from tls_peers import Credentials
 
@@ -58,13 +66,6 @@ async def received(stream: trio.abc.ReceiveStream, size: int) -> bytes:
         while len(data) < size and (more := await stream.receive_some()):
             data += more
     return data
-
-
-def say_at_once(bench: Bench, data: bytes, behind: bytes = b"") -> None:
-    """What the database says is there when nobody has had a turn yet."""
-    layers = bench.database.lend()[1]
-    layers.send(data)
-    os.write(bench.transport.socket.fileno(), layers.outgoing() + behind)
 
 
 async def leave_unread(bench: Bench) -> None:

@@ -8,17 +8,20 @@ import pytest
 import trio
 import trio.testing
 from lab_client import until
+from openssl_ends import client_layer, server_layer
 from relay_bench import PATIENCE, Bench, every_engine, fill, running
 from stream_ends import socket_pair
 from tls_peers import Credentials
 from websocket_frames import frame
 
 from dbproxy.events import ClosedBy
-from dbproxy.layers import WebSocketLayer
+from dbproxy.layers import TLSError, WebSocketLayer
 from dbproxy.relay import LayeredStream
 from dbproxy.relay.own_words import MOST_KEPT, UnreadAnswersError, appended, check_kept
 
 WEBSOCKET_PING = 9
+BROKEN = b"\x17\x03\x03\x00\x20" + bytes(32)
+"""A record that nobody can decrypt."""
 ASKED = 400_000
 """What may wait here, in place of `MOST_KEPT`: more than a batch, and soon reached."""
 
@@ -157,3 +160,23 @@ async def test_answers_that_wait_behind_a_sender_arrive_in_order_also_when_it_is
         assert said == bytes(1 << 20) + b"end"
         pongs = heard[size:].split(b"\x8a\x83\0\0\0\0")
         assert [pong[:3] for pong in pongs[1:]] == [b"one", b"two"]
+
+
+async def test_a_failure_is_told_although_the_peer_does_not_read_what_it_is_told(
+    localhost: Credentials,
+) -> None:
+    near, far = socket_pair()
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    stream, peer = LayeredStream(near), LayeredStream(far)
+    async with stream, far, trio.open_nursery() as nursery:
+        async with trio.open_nursery() as handshakes:
+            handshakes.start_soon(stream.add_layer, client_layer())
+            handshakes.start_soon(peer.add_layer, server_layer(localhost))
+        nursery.start_soon(stream.send_all, bytes(1 << 20))
+        await trio.testing.wait_all_tasks_blocked()
+        stream._unsent = bytes(MOST_KEPT)
+        await far.send_all(BROKEN)
+        with pytest.raises(TLSError) as caught:
+            await stream.receive_some()
+        assert caught.value.__notes__ == ["the peer does not read what it is told"]
+        nursery.cancel_scope.cancel()

@@ -17,7 +17,8 @@ from dbproxy.events import ClosedBy
 from dbproxy.layers import TLSError, TruncatedError
 from dbproxy.relay import FirstFlight, Relay, RelayEnd
 
-MIB = 1024 * 1024
+KIB = 1024
+MIB = 1024 * KIB
 RESET = trio.BrokenResourceError("reset")
 TRUNCATED = TruncatedError("the connection ended without a TLS close_notify")
 ALERT = TLSError("tlsv1 alert unknown ca", alert="unknown ca", during_handshake=False)
@@ -273,6 +274,21 @@ class TestFailures:
             end = await run_relay(client, upstream)
         assert upstream.sent == b"word " * 3
         assert end.closed_by is ClosedBy.CLIENT
+
+    async def test_who_hears_a_client_out_gives_a_slow_upstream_its_time_for_a_large_batch(
+        self, autojump_clock: MockClock
+    ) -> None:
+        said = bytes(3 * 64 * KIB + 1)
+        client = FakeStream(said, send_error=RESET)
+        upstream, database = lockstep_pair()
+        received = b""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_relay, client, upstream)
+            await database.send_all(b"nobody hears that")
+            while len(received) < len(said):
+                await trio.sleep(0.6)
+                received += await database.receive_some(64 * KIB)
+        assert received == said
 
     async def test_the_first_of_two_failures_is_the_one_that_counts(self) -> None:
         upstream = FakeStream(Pause.UNTIL_IDLE, TRUNCATED, send_error=RESET)

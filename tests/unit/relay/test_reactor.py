@@ -3,6 +3,7 @@
 import select
 import socket
 import threading
+from functools import partial
 from time import perf_counter
 
 import pytest
@@ -172,7 +173,7 @@ async def test_others_wait_for_the_turns_of_one_slice_however_many_there_are(
         return True
 
     for _ in range(100):
-        reactor.ask(turn)
+        reactor.ask(partial(turn))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(reactor.run)
         for _ in range(20):

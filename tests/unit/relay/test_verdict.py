@@ -1,5 +1,6 @@
 """What the upstream says first goes through the verdict's reader, in both engines."""
 
+import os
 import random
 import socket
 import struct
@@ -9,7 +10,17 @@ import pytest
 import trio
 import trio.testing
 from lab_client import until
-from relay_bench import KIB, MIB, Bench, every_engine, every_stack, fill, layered_pair, running
+from relay_bench import (
+    KIB,
+    MIB,
+    Bench,
+    every_engine,
+    every_stack,
+    fill,
+    layered_pair,
+    running,
+    say_at_once,
+)
 from stream_ends import FakeStream, receive_all, socket_pair
 from tls_peers import Credentials
 
@@ -160,15 +171,18 @@ async def test_an_error_that_is_cut_by_a_reset_arrives_also_when_the_client_read
     assert bench.relay.bytes_down == len(said)
 
 
+@every_engine
 async def test_held_words_reach_a_client_that_is_writing_when_the_upstream_falls_silent(
-    localhost: Credentials, monkeypatch: pytest.MonkeyPatch
+    fast: bool, localhost: Credentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On the reactor, which sleeps meanwhile and must be woken."""
+    """The reactor sleeps meanwhile and must be woken; the plain relay waits for the upstream."""
     said = NOTICE * 6_000
-    async with running(True, "tls-ping", localhost, verdict=HoldsAll()) as bench:
+    async with running(fast, "tls-ping", localhost, verdict=HoldsAll()) as bench:
         monkeypatch.setattr(bench.upstream, "patience", lambda: 0.2)
-        assert isinstance(bench.relay, FastRelay)
-        near = bench.relay._client_stream.lend()[0]
+        relay = bench.relay
+        stream = relay._client_stream if isinstance(relay, FastRelay) else relay._client
+        assert isinstance(stream, LayeredStream)
+        near = stream.lend()[0]
         near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         await bench.database.send_all(said)
         await trio.testing.wait_all_tasks_blocked(0.01)
@@ -254,6 +268,21 @@ async def test_who_leaves_while_an_error_is_held_ends_the_relay(
         await trio.testing.wait_all_tasks_blocked(0.002)
         await bench.database.send_eof()
     assert bench.end.client_ended
+
+
+@every_engine
+async def test_what_a_client_said_before_it_closed_arrives_though_held_words_were_for_it(
+    fast: bool, localhost: Credentials
+) -> None:
+    async with running(fast, "tls-ping", localhost, verdict=PostgresVerdictReader()) as bench:
+        await bench.database.send_all(REFUSAL[:9])  # is held until the rest is here
+        await trio.testing.wait_all_tasks_blocked()
+        say_at_once(bench, REFUSAL[9:])
+        os.write(bench.client.socket.fileno(), b"COMMIT")
+        bench.client.socket.close()
+        assert await bench.database.receive_some() == b"COMMIT"
+        await until(lambda: bool(bench.ends))
+    assert bench.end.closed_by is ClosedBy.CLIENT
 
 
 async def test_a_client_that_is_gone_when_held_bytes_are_let_go_ends_the_relay() -> None:
