@@ -22,7 +22,7 @@ from functools import partial
 
 import trio
 
-from dbproxy.downstream.client import LINGER, Client
+from dbproxy.downstream.client import Client
 from dbproxy.downstream.converse import converse
 from dbproxy.downstream.departures import dial_for_who_stays
 from dbproxy.downstream.progress import Progress
@@ -40,7 +40,15 @@ from dbproxy.protocols import (
     UpstreamGreeting,
     VerdictReader,
 )
-from dbproxy.relay import AnyRelay, FirstFlight, Liveness, RelayEnd, RelayEngine, closed_on_failure
+from dbproxy.relay import (
+    BUSY,
+    AnyRelay,
+    FirstFlight,
+    Liveness,
+    RelayEnd,
+    RelayEngine,
+    closed_on_failure,
+)
 from dbproxy.upstream import (
     ReadyConnections,
     UpstreamConnection,
@@ -336,8 +344,8 @@ async def _read_greeting(upstream: UpstreamConnection, reader: GreetingReader) -
 async def _relay_to_the_last_word(relay: AnyRelay, upstream: UpstreamConnection) -> RelayEnd:
     """Relay; then, if only the client is gone, see to it that its last word arrives."""
     end = await relay.run()
-    if end.client_ended and not upstream.stream.ended:
-        with trio.move_on_after(LINGER):
+    if end.client_ended and end.upstream_error is None and not upstream.stream.ended:
+        with trio.move_on_after(BUSY):
             await upstream.stream.break_off()
     return end
 

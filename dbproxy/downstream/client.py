@@ -17,12 +17,12 @@ from dbproxy.layers import Layer, LayerError, TDSHandshakeLayer
 from dbproxy.protocols import Answering, Carry, Prologue, Refuser, Reply, StartTLS
 from dbproxy.relay import LayeredStream, SilenceError
 
-__all__ = ["LINGER", "Client", "ClientGone"]
+__all__ = ["Client", "ClientGone"]
 
 _REFUSAL_TIMEOUT: Final = 5.0
 """Seconds for a refusal to leave: the client may not be reading."""
-LINGER: Final = 1.0
-"""Seconds in which who is closed on may still send: it needs a round trip to read and close."""
+_LINGER: Final = 1.0
+"""Seconds in which a refused client may still send: it needs a round trip to read and close."""
 _MOST_KEPT: Final = 64 * 1024
 """Bytes that are kept of a client that is kept waiting; one that has more to say is not read any
 further, so that its end is not seen either."""
@@ -225,14 +225,14 @@ class Client:
 
     async def _answer_on(self, answering: Answering) -> None:
         """Answer a refused client that goes on speaking, for a moment."""
-        with trio.move_on_after(LINGER):
+        with trio.move_on_after(_LINGER):
             while said := await self.stream.receive_some():
                 if answer := answering(said):
                     await self.stream.send_all(answer)
 
     async def linger(self) -> None:
         """End our direction, and give the client a moment to read what it was sent."""
-        with trio.move_on_after(LINGER):
+        with trio.move_on_after(_LINGER):
             try:
                 await self.stream.send_eof()
                 while await self.stream.receive_some():
@@ -245,7 +245,7 @@ class Client:
 
         What has been sent still arrives, an alert for example; the client has a moment to read it.
         """
-        with trio.move_on_after(LINGER):
+        with trio.move_on_after(_LINGER):
             await self.stream.break_off()
 
     async def close(self) -> None:

@@ -5,7 +5,7 @@ from dbproxy.relay.engine import AnyRelay, RelayEngine
 from dbproxy.relay.first_flight import FirstFlight
 from dbproxy.relay.keepalive import keep_alive
 from dbproxy.relay.liveness import Liveness
-from dbproxy.relay.pump import Relay
+from dbproxy.relay.pump import BUSY, Relay
 from dbproxy.relay.quiet import take_in, wait_until_readable
 from dbproxy.relay.reactor import own_the_loop
 from dbproxy.relay.silence import PingWatch, SilenceError
@@ -13,6 +13,7 @@ from dbproxy.relay.socket_io import connect_now
 from dbproxy.relay.stream import LayeredStream, closed_on_failure
 
 __all__ = [
+    "BUSY",
     "AnyRelay",
     "FirstFlight",
     "LayeredStream",

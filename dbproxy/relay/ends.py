@@ -82,6 +82,10 @@ class Buffers:
         self.into_plain = [self.plain.view[HEADROOM : HEADROOM + FULL_SIZE]]
 
 
+def _os_error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
+
+
 class EndOfStream(Exception):
     """The peer has ended its direction, as the layers allow it."""
 
@@ -106,6 +110,7 @@ class End(ABC):
 
     __slots__ = (
         "_failed",
+        "_gone",
         "_layers",
         "_transport",
         "buffers",
@@ -121,6 +126,7 @@ class End(ABC):
         self.hung_up = False
         self.unsent: Kept = b""
         self._failed = 0  # why: an exception would know this end, and both would stay for longer
+        self._gone = 0
         self._transport = transport
         self._layers = layers
         self.buffers = buffers
@@ -161,7 +167,7 @@ class End(ABC):
             OSError: The connection failed.
         """
         if self._failed:
-            raise OSError(self._failed, os.strerror(self._failed))
+            raise _os_error(self._failed)
         if self.unsent:
             self._send_unsent()
         return not self.unsent
@@ -189,9 +195,11 @@ class End(ABC):
         self._failed = error.errno or errno.EPIPE
 
     def why_gone(self) -> OSError:
-        """Why the peer is not there any more; to be asked once, reading then ends."""
+        """Why the peer is gone. The system tells it only once; `receive` tells it again."""
         number = self._transport.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        return OSError(number or errno.ECONNRESET, os.strerror(number or errno.ECONNRESET))
+        if number not in {0, errno.EPIPE}:  # EPIPE: it has ended before, and that is a good end
+            self._gone = number
+        return _os_error(number or errno.ECONNRESET)
 
     def end(self) -> None:
         """Say that no more bytes will come: in-band where there are layers.
@@ -219,6 +227,8 @@ class End(ABC):
             return 0
         if size < FULL_SIZE:
             if not size:
+                if self._gone:
+                    raise _os_error(self._gone)
                 self._layers.receive_eof()
                 raise EndOfStream
             if not self.hung_up:

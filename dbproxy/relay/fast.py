@@ -21,7 +21,7 @@ from dbproxy.relay.carry import SinkFailed, carrier
 from dbproxy.relay.ending import Ending, RelayEnd
 from dbproxy.relay.ends import FULL_SIZE, HEADROOM, READ_SIZE, End, EndOfStream, Regions, make_end
 from dbproxy.relay.first_flight import FirstFlight
-from dbproxy.relay.pump import LAST_WORD
+from dbproxy.relay.pump import BUSY, LAST_WORD
 from dbproxy.relay.reactor import GONE_EVENTS, LAST_EVENTS, READ_EVENTS, WRITE_EVENTS, Reactor
 from dbproxy.relay.silence import SilenceError
 from dbproxy.relay.socket_io import broken_by
@@ -93,6 +93,8 @@ class _Direction:
 
 class FastRelay:
     """As `Relay`, on a reactor; both streams must be on sockets.
+
+    What an end has kept for its socket counts as delivered.
 
     Args:
         reactor: Gives the turns.
@@ -216,16 +218,18 @@ class FastRelay:
                     self._reactor.look_again(self._up.source.descriptor)
 
     async def _hear_client_out(self) -> None:
-        """An upstream that takes nothing must not keep what is left of a client for ever."""
-        before = -1
-        while not self._over and before != (taken := self.bytes_up - len(self._up.sink.unsent)):
-            before = taken
-            with trio.move_on_after(LAST_WORD):
+        """Neither a client that says nothing is waited for, nor an upstream that is stuck."""
+        sink, taken, limit = self._up.sink, 0, 0.0
+        while not self._over:
+            before, taken = taken, self.bytes_up - len(sink.unsent)
+            if limit and taken == before:
+                self._finish()
+                return
+            limit = BUSY if sink.unsent else LAST_WORD
+            with trio.move_on_after(limit):
                 while not self._over:
                     await self._wake.wait()
                     self._wake = trio.Event()
-        if not self._over:
-            self._finish()
 
     def _client_event(self, events: int) -> None:
         up, down = self._up, self._down
@@ -273,19 +277,20 @@ class FastRelay:
         source, sink = up.source, up.sink
         again = False
         try:
-            if not up.steady or sink.unsent:
-                again = self._tidy_up()
-            elif up.source.readable:
-                self.bytes_up += up.carry(source, sink)
-                again = source.readable and sink.takes_more
-        except SinkFailed as failed:
-            self._note_deaf_upstream(failed.reason)
-            again = True
-        except EndOfStream:
-            self._ending.note(ClosedBy.CLIENT)
-            self._end_up()
-        except (OSError, LayerError) as error:  # of the client's
-            self._lose_client(error)
+            try:
+                if not up.steady or sink.unsent:
+                    again = self._tidy_up()
+                elif up.source.readable:
+                    self.bytes_up += up.carry(source, sink)
+                    again = source.readable and sink.takes_more
+            except SinkFailed as failed:
+                self._note_deaf_upstream(failed.reason)
+                again = True
+            except EndOfStream:
+                self._ending.note(ClosedBy.CLIENT)
+                self._end_up()
+            except (OSError, LayerError) as error:  # of the client's
+                self._lose_client(error)
         except Exception as bug:  # noqa: BLE001 - raised in `run`; the reactor serves others, too
             self._fail(bug)
         up.waiting = again
@@ -378,25 +383,26 @@ class FastRelay:
         source, sink = down.source, down.sink
         again = False
         try:
-            if not down.steady or sink.unsent:
-                again = self._tidy_down()
-            elif down.source.readable:
-                self.bytes_down += down.carry(source, sink)
-                self._heard = True
-                if self._upstream_stream.patience() != self._patience:
-                    self._note_patience()
-                again = source.readable and sink.takes_more
-        except SinkFailed as failed:
-            self._note_deaf_client(failed.reason)
-        except EndOfStream:
-            self._ending.note(ClosedBy.UPSTREAM)
-            if held := self._take_held():
-                self._say_down(held)
-                again = True  # the end is read once more
-            else:
-                self._end_down()
-        except (OSError, LayerError) as error:  # of the upstream's
-            self._note_upstream_failure(_translated(error))
+            try:
+                if not down.steady or sink.unsent:
+                    again = self._tidy_down()
+                elif down.source.readable:
+                    self.bytes_down += down.carry(source, sink)
+                    self._heard = True
+                    if self._upstream_stream.patience() != self._patience:
+                        self._note_patience()
+                    again = source.readable and sink.takes_more
+            except SinkFailed as failed:
+                self._note_deaf_client(failed.reason)
+            except EndOfStream:
+                self._ending.note(ClosedBy.UPSTREAM)
+                if held := self._take_held():
+                    self._say_down(held)
+                    again = True  # the end is read once more
+                else:
+                    self._end_down()
+            except (OSError, LayerError) as error:  # of the upstream's
+                self._note_upstream_failure(_translated(error))
         except Exception as bug:  # noqa: BLE001 - raised in `run`; the reactor serves others, too
             self._fail(bug)
         down.waiting = again

@@ -11,8 +11,8 @@ The rules, and why:
   everything ends. What the client still sends is received and dropped meanwhile, because a client
   that is stuck in writing would never read the reason.
 - When *sending to the client* fails, what it says is still carried, because a client that has said
-  its last word and is gone may be heard only now. Everything ends with it, or when nothing of it
-  has been taken for a second.
+  its last word and is gone may be heard only now. Everything ends with it, or when it says nothing
+  for a second, or when the upstream takes nothing of that for ten: it may be busy.
 - When receiving from a side fails, everything ends at once: nothing more can come from that side.
   Words of the upstream's that were held back are let go first, and then nothing goes up any more.
 - What the upstream says first goes through the protocol's `VerdictReader`, where there is one,
@@ -37,7 +37,9 @@ from dbproxy.relay.first_flight import FirstFlight
 __all__ = ["LAST_WORD", "Relay"]
 
 LAST_WORD: Final = 1.0
-"""Seconds in which something of a client that takes no more must be taken; mostly it ends soon."""
+"""Seconds for a client that takes no more to say something; mostly it is gone, and ends at once."""
+BUSY: Final = 10.0
+"""Seconds for the upstream to go on with what a client has said that is gone."""
 PIECE: Final = 64 * 1024
 """Bytes after which the upstream has gone on reading: a slow one takes its time for a batch."""
 
@@ -72,6 +74,7 @@ class Relay:
         self._ending = Ending()
         self._upstream_ended = False
         self._hears_client_out = False
+        self._sends_up = False
         self._directions = trio.CancelScope()
         self._carrying_up = trio.CancelScope()
 
@@ -106,14 +109,20 @@ class Relay:
     async def _deliver_up(self, data: bytes) -> None:
         for start in range(0, len(data), PIECE):
             piece = data[start : start + PIECE]
-            if not await self._send(self._upstream, piece, ClosedBy.UPSTREAM):
+            self._note_sending(sends=True)
+            sent = await self._send(self._upstream, piece, ClosedBy.UPSTREAM)
+            self._note_sending(sends=False)
+            if not sent:
                 self._ending.upstream_listens = False
                 if self._upstream_ended:
                     self._directions.cancel()
                 return
             self.bytes_up += len(piece)
-            if self._hears_client_out:
-                self._hear_client_out()
+
+    def _note_sending(self, *, sends: bool) -> None:
+        self._sends_up = sends
+        if self._hears_client_out:
+            self._hear_client_out()
 
     async def _downwards(self) -> None:
         while data := await self._receive(self._upstream, ClosedBy.UPSTREAM):
@@ -137,7 +146,8 @@ class Relay:
 
     def _hear_client_out(self) -> None:
         self._hears_client_out = True
-        self._directions.deadline = trio.current_time() + LAST_WORD
+        limit = BUSY if self._sends_up else LAST_WORD
+        self._directions.deadline = trio.current_time() + limit
 
     def _read_verdict(self, verdict: VerdictReader, data: bytes) -> bytes:
         said = verdict.receive(data)

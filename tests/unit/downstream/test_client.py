@@ -22,7 +22,7 @@ from tls_peers import Credentials, client_context, make_credentials
 from trio.testing import MockClock
 
 from dbproxy.downstream import TCPAddress, open_listener
-from dbproxy.downstream.client import _REFUSAL_TIMEOUT, LINGER, Client, ClientGone
+from dbproxy.downstream.client import _LINGER, _REFUSAL_TIMEOUT, Client, ClientGone
 from dbproxy.errors import ClientError, Code, DBProxyError, UpstreamError
 from dbproxy.layers import Layer, TruncatedError
 from dbproxy.layers.base import ByteData
@@ -223,20 +223,20 @@ class TestRefusal:
 
     async def test_a_client_that_never_ends_is_given_up(self, autojump_clock: MockClock) -> None:
         await self.refused(FakeStream(b"go"))
-        assert trio.current_time() == pytest.approx(LINGER)
+        assert trio.current_time() == pytest.approx(_LINGER)
 
     async def test_a_client_that_talks_forever_is_given_up(self, autojump_clock: MockClock) -> None:
         near, far = lockstep_pair()
 
         async def talk() -> None:
             while True:
-                await trio.sleep(LINGER / 3)
+                await trio.sleep(_LINGER / 3)
                 await far.send_all(b"go")
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(talk)
             nursery.start_soon(wait_for_end, far)
-            with trio.fail_after(_REFUSAL_TIMEOUT + 2 * LINGER):
+            with trio.fail_after(_REFUSAL_TIMEOUT + 2 * _LINGER):
                 await self.refused(near)
             nursery.cancel_scope.cancel()
 
@@ -277,7 +277,7 @@ class TestRefusal:
             await tls.aclose()
 
     async def test_it_can_be_cancelled(self, autojump_clock: MockClock) -> None:
-        with trio.move_on_after(LINGER / 2) as scope:
+        with trio.move_on_after(_LINGER / 2) as scope:
             await self.refused(FakeStream(b"go"))
         assert scope.cancelled_caught
 
@@ -302,13 +302,13 @@ class TestAskingOn:
 
         async def ask() -> None:
             while True:
-                await trio.sleep(LINGER / 3)
+                await trio.sleep(_LINGER / 3)
                 await far.send_all(b"go")
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask)
             nursery.start_soon(receive_all, far)
-            with trio.fail_after(_REFUSAL_TIMEOUT + 2 * LINGER):
+            with trio.fail_after(_REFUSAL_TIMEOUT + 2 * _LINGER):
                 await self.refused(near)
             nursery.cancel_scope.cancel()
 
@@ -318,7 +318,7 @@ class TestAskingOn:
         transport = FakeStream(b"go")
         await self.refused(transport)
         assert transport.eof_sent
-        assert trio.current_time() == pytest.approx(2 * LINGER)
+        assert trio.current_time() == pytest.approx(2 * _LINGER)
 
     @pytest.mark.parametrize("good_sends", [0, 1])
     async def test_a_client_that_is_gone_by_then_is_no_failure(self, good_sends: int) -> None:
@@ -327,7 +327,7 @@ class TestAskingOn:
         await self.refused(FakeStream(b"go", reset))
 
     async def test_it_can_be_cancelled(self, autojump_clock: MockClock) -> None:
-        with trio.move_on_after(LINGER / 2) as scope:
+        with trio.move_on_after(_LINGER / 2) as scope:
             await self.refused(FakeStream(b"go"))
         assert scope.cancelled_caught
 

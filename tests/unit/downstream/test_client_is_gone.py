@@ -74,7 +74,7 @@ async def test_what_it_said_arrives_although_the_upstream_goes_on_speaking(
 async def test_an_upstream_that_never_ends_is_left_after_a_moment(
     fast: bool, make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dbproxy.downstream.bridge.LINGER", 0.05)
+    monkeypatch.setattr("dbproxy.downstream.bridge.BUSY", 0.05)
     async with abandoned(fast, make_bench) as (bench, _database):
         await until(lambda: bench.handler.open_connections == 0)
     assert bench.record.closed_by is ClosedBy.CLIENT

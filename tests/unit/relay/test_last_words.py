@@ -23,7 +23,7 @@ from stream_ends import socket_pair, tcp_pair
 from tls_peers import Credentials
 
 from dbproxy.events import ClosedBy
-from dbproxy.layers import TLSError
+from dbproxy.layers import TLSError, TruncatedError
 from dbproxy.relay import FirstFlight, LayeredStream
 from dbproxy.relay.fast import FastRelay
 
@@ -60,6 +60,12 @@ async def talking(
             nursery.cancel_scope.cancel()
 
 
+def set_last_word(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    for engine in ("fast", "pump"):
+        for limit in ("LAST_WORD", "BUSY"):
+            monkeypatch.setattr(f"dbproxy.relay.{engine}.{limit}", seconds)
+
+
 async def received(stream: trio.abc.ReceiveStream, size: int) -> bytes:
     data = b""
     with trio.fail_after(PATIENCE):
@@ -92,6 +98,23 @@ async def test_what_a_client_said_before_it_closed_arrives_though_it_cannot_be_t
 
 
 @every_engine
+async def test_a_reset_behind_a_last_word_is_not_told_to_the_upstream_as_an_end(
+    fast: bool, localhost: Credentials
+) -> None:
+    async with talking(fast, "tls-ping", localhost, tcp_pair) as bench:
+        await leave_unread(bench)
+        await trio.testing.wait_all_tasks_blocked()
+        os.write(bench.client.socket.fileno(), b"half a sta")
+        bench.client.socket.close()
+        assert await received(bench.database, 10) == b"half a sta"
+        await until(lambda: bool(bench.ends))
+        await bench.upstream.abandon()
+        with pytest.raises(TruncatedError):
+            await bench.database.receive_some()
+    assert isinstance(bench.end.error, trio.BrokenResourceError)
+
+
+@every_engine
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 async def test_what_a_client_said_before_it_reset_its_connection_arrives(
     fast: bool, size: int, localhost: Credentials
@@ -110,8 +133,9 @@ async def test_what_a_client_said_before_it_reset_its_connection_arrives(
 @every_engine
 @pytest.mark.parametrize("stack", STACKS)
 async def test_an_upstream_that_takes_nothing_does_not_keep_a_client_that_is_gone(
-    fast: bool, stack: str, localhost: Credentials
+    fast: bool, stack: str, localhost: Credentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    set_last_word(0.05, monkeypatch)
     async with talking(fast, stack, localhost) as bench:
         await fill(bench.client)
         bench.client.socket.close()
@@ -120,11 +144,33 @@ async def test_an_upstream_that_takes_nothing_does_not_keep_a_client_that_is_gon
     assert bench.end.closed_by is ClosedBy.CLIENT
 
 
+async def test_an_upstream_that_is_busy_has_its_time_for_what_a_client_said_that_is_gone(
+    localhost: Credentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the reactor; the plain relay's time is told by a virtual clock, in `test_pump.py`."""
+    set_last_word(0, monkeypatch)
+    monkeypatch.setattr("dbproxy.relay.fast.BUSY", inf)
+    async with talking(True, "tls-ping", localhost) as bench:
+        said = 0
+        with suppress(BlockingIOError):
+            while True:
+                said += os.write(bench.client.socket.fileno(), bytes(65536))
+                await trio.testing.wait_all_tasks_blocked()
+        bench.client.socket.close()
+        say_at_once(bench, b"nobody hears that")
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert not bench.ends
+        assert await received(bench.database, said) == bytes(said)
+        await until(lambda: bool(bench.ends))
+    assert bench.end.closed_by is ClosedBy.CLIENT
+
+
 @pytest.mark.parametrize("ended", [False, True])
 async def test_a_client_that_resets_is_noticed_also_while_the_upstream_takes_nothing(
-    ended: bool, localhost: Credentials
+    ended: bool, localhost: Credentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On the reactor: the plain relay waits for the upstream to say something, or keepalive."""
+    set_last_word(0.05, monkeypatch)
     async with talking(True, "tls-ping", localhost, tcp_pair) as bench:
         await leave_unread(bench)
         await fill(bench.client)
@@ -141,7 +187,7 @@ async def test_a_client_that_resets_is_noticed_also_while_the_upstream_takes_not
 async def test_a_client_that_resets_is_heard_out_as_long_as_the_upstream_goes_on_reading(
     fast: bool, localhost: Credentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dbproxy.relay.fast.LAST_WORD", 0.2)
+    set_last_word(0.2, monkeypatch)
     async with talking(fast, "tls-ping", localhost, tcp_pair) as bench:
         await leave_unread(bench)
         bench.upstream.lend()[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
@@ -318,11 +364,6 @@ async def test_a_client_goes_on_being_read_when_what_was_kept_for_the_upstream_c
         await bench.client.send_all(bytes(1 << 20))
         await bench.database.send_all(b"the reason")
         assert await received(bench.client, 10) == b"the reason"
-
-
-def set_last_word(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    for engine in ("fast", "pump"):
-        monkeypatch.setattr(f"dbproxy.relay.{engine}.LAST_WORD", seconds)
 
 
 @every_engine

@@ -15,7 +15,8 @@ from trio.testing import MockClock
 
 from dbproxy.events import ClosedBy
 from dbproxy.layers import TLSError, TruncatedError
-from dbproxy.relay import FirstFlight, Relay, RelayEnd
+from dbproxy.relay import BUSY, FirstFlight, Relay, RelayEnd
+from dbproxy.relay.pump import LAST_WORD
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -257,7 +258,7 @@ class TestFailures:
             ClosedBy.UPSTREAM, None, upstream_spoke=True, upstream_error=None, client_ended=False
         )
 
-    async def test_a_client_that_takes_no_more_is_heard_until_nothing_of_it_is_taken_for_a_second(
+    async def test_a_client_that_takes_no_more_is_heard_until_nothing_of_it_is_taken_any_more(
         self, autojump_clock: MockClock
     ) -> None:
         words = [trio.Event() for _ in range(4)]
@@ -268,7 +269,7 @@ class TestFailures:
             @nursery.start_soon
             async def _say() -> None:
                 for word, pause in zip(words, (0.6, 0.6, 0.6, 1.1), strict=True):
-                    await trio.sleep(pause)
+                    await trio.sleep(pause * LAST_WORD)
                     word.set()
 
             end = await run_relay(client, upstream)
@@ -283,12 +284,25 @@ class TestFailures:
         upstream, database = lockstep_pair()
         received = b""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run_relay, client, upstream)
+            nursery.start_soon(Relay(client, upstream).run)
             await database.send_all(b"nobody hears that")
             while len(received) < len(said):
-                await trio.sleep(0.6)
+                await trio.sleep(0.6 * BUSY)
                 received += await database.receive_some(64 * KIB)
         assert received == said
+
+    async def test_an_upstream_that_is_stuck_does_not_keep_a_client_that_is_gone(
+        self, autojump_clock: MockClock
+    ) -> None:
+        upstream, database = lockstep_pair()
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def _relay() -> None:
+                await Relay(FakeStream(b"COMMIT", send_error=RESET), upstream).run()
+
+            await database.send_all(b"nobody hears that")
+        assert BUSY <= trio.current_time() < BUSY + LAST_WORD
 
     async def test_the_first_of_two_failures_is_the_one_that_counts(self) -> None:
         upstream = FakeStream(Pause.UNTIL_IDLE, TRUNCATED, send_error=RESET)

@@ -14,6 +14,7 @@ from relay_bench import (
     KIB,
     MIB,
     Bench,
+    engine_running,
     every_engine,
     every_stack,
     fill,
@@ -26,6 +27,7 @@ from tls_peers import Credentials
 
 from dbproxy.errors import Code
 from dbproxy.events import ClosedBy
+from dbproxy.layers import TLSError
 from dbproxy.protocols.postgres_verdict import PostgresVerdictReader
 from dbproxy.relay import FirstFlight, LayeredStream, Relay, RelayEngine, SilenceError
 from dbproxy.relay.fast import FastRelay
@@ -68,6 +70,23 @@ class HoldsAll(PostgresVerdictReader):
 
     def end(self) -> bytes:
         return self.held
+
+
+class HasBug(PostgresVerdictReader):
+    """Fails when it is to let go."""
+
+    def receive(self, data: bytes) -> bytes:
+        return b""
+
+    def end(self) -> bytes:
+        raise ZeroDivisionError("bug")
+
+
+def shrink_clients_buffer(bench: Bench) -> None:
+    relay = bench.relay
+    stream = relay._client_stream if isinstance(relay, FastRelay) else relay._client
+    assert isinstance(stream, LayeredStream)
+    stream.lend()[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
 
 
 def completed(sent: bytes) -> bytes:
@@ -179,11 +198,7 @@ async def test_held_words_reach_a_client_that_is_writing_when_the_upstream_falls
     said = NOTICE * 6_000
     async with running(fast, "tls-ping", localhost, verdict=HoldsAll()) as bench:
         monkeypatch.setattr(bench.upstream, "patience", lambda: 0.2)
-        relay = bench.relay
-        stream = relay._client_stream if isinstance(relay, FastRelay) else relay._client
-        assert isinstance(stream, LayeredStream)
-        near = stream.lend()[0]
-        near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        shrink_clients_buffer(bench)
         await bench.database.send_all(said)
         await trio.testing.wait_all_tasks_blocked(0.01)
         await fill(bench.client)
@@ -193,6 +208,56 @@ async def test_held_words_reach_a_client_that_is_writing_when_the_upstream_falls
             received += await bench.client.receive_some()
         assert received == said
     assert isinstance(bench.end.upstream_error, SilenceError)
+
+
+@every_engine
+async def test_held_words_reach_a_client_that_is_writing_when_the_upstream_breaks_the_rules(
+    fast: bool, localhost: Credentials
+) -> None:
+    """It does not read, and is not gone: nothing else would tell."""
+    said = NOTICE * 6_000
+    async with running(fast, "tls-ping", localhost, verdict=HoldsAll()) as bench:
+        shrink_clients_buffer(bench)
+        await bench.database.send_all(said)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        await fill(bench.client)
+        os.write(bench.transport.socket.fileno(), b"\x17\x03\x03\x00\x20" + bytes(32))
+        await bench.client.send_all(bytes(MIB))  # is read, or it would wait here for ever
+        received = b""
+        while len(received) < len(said):
+            received += await bench.client.receive_some()
+        assert received == said
+    assert isinstance(bench.end.upstream_error, TLSError)
+
+
+@every_engine
+@pytest.mark.parametrize("ends", [True, False])
+async def test_a_bug_in_letting_go_ends_one_relay_and_not_the_engine(
+    fast: bool, ends: bool, localhost: Credentials
+) -> None:
+    async with engine_running(fast) as engine:
+
+        async def relay_until_the_end(reader: PostgresVerdictReader) -> bytes:
+            near, client = socket_pair()
+            upstream, database, transport = await layered_pair("tls", localhost)
+            stream = LayeredStream(near)
+            relay = engine.relay(stream, upstream, FirstFlight(), lambda: None, reader)
+
+            async def hold_and_end() -> None:
+                await database.send_all(b"held")
+                await trio.testing.wait_all_tasks_blocked()
+                await (database.send_eof() if ends else transport.aclose())
+                await client.send_eof()
+
+            async with client, database, upstream, trio.open_nursery() as nursery:
+                nursery.start_soon(hold_and_end)
+                async with stream:
+                    await relay.run()
+                return await receive_all(client)
+
+        with pytest.RaisesGroup(ZeroDivisionError, allow_unwrapped=True, flatten_subgroups=True):
+            await relay_until_the_end(HasBug())
+        assert await relay_until_the_end(HoldsAll()) == b"held"
 
 
 @every_engine
