@@ -241,6 +241,7 @@ class FastRelay:
                 self._reactor.ask(self._go_up)
         if events & GONE_EVENTS and not self._over:
             self._note_deaf_client(up.source.why_gone())  # reading may say so never, or too late
+            self._ask_down()
             return
         if down.sink.unsent and events & WRITE_EVENTS and not down.waiting and self._go_down():
             self._reactor.ask(self._go_down)
@@ -270,6 +271,12 @@ class FastRelay:
         if not (self._up.waiting or self._over):
             self._up.waiting = True
             self._reactor.ask(self._go_up)
+
+    def _ask_down(self) -> None:
+        """For a turn of upstream to client; not in one."""
+        if not (self._down.waiting or self._over):
+            self._down.waiting = True
+            self._reactor.ask(self._go_down)
 
     def _go_up(self) -> bool:
         """A turn of client to upstream; returns whether another one is needed."""
@@ -352,7 +359,7 @@ class FastRelay:
     def _note_deaf_upstream(self, error: OSError | LayerError) -> None:
         self._ending.note(ClosedBy.UPSTREAM, _translated(error))
         self._drop_what_goes_up()
-        if self._down.ended:
+        if self._down.ended or self._client_deaf:
             self._finish()
 
     def _drop_what_goes_up(self) -> None:
@@ -374,7 +381,7 @@ class FastRelay:
             return
         direction.stop()
         alone = self._down.ended and not self._ending.upstream_is_of_use
-        if alone or (self._up.ended and self._down.ended):
+        if alone or (self._up.ended and (self._down.ended or self._client_deaf)):
             self._finish()
 
     def _go_down(self) -> bool:
@@ -394,6 +401,7 @@ class FastRelay:
                     again = source.readable and sink.takes_more
             except SinkFailed as failed:
                 self._note_deaf_client(failed.reason)
+                again = True
             except EndOfStream:
                 self._ending.note(ClosedBy.UPSTREAM)
                 if held := self._take_held():
@@ -429,12 +437,16 @@ class FastRelay:
         down = self._down
         if down.ended:
             return False
+        if self._client_deaf:
+            if down.source.readable:
+                self._read_upstream()
+            return down.source.readable
         try:
             if down.sink.unsent and not down.sink.flush():
                 return False
         except OSError as error:
             self._note_deaf_client(error)
-            return False
+            return True
         if down.closing:
             self._close(down)
             return False
@@ -490,11 +502,15 @@ class FastRelay:
         return verdict.end() if verdict is not None else b""
 
     def _note_deaf_client(self, error: OSError | LayerError) -> None:
-        """It takes no more, but what it has sent by now is carried: its last word may be in it."""
+        """It takes no more, but what it says is carried: its last word may be in it.
+
+        The upstream is read all the same, or it might be stuck in answering and take nothing.
+        """
         self._ending.note(ClosedBy.CLIENT, _translated(error))
         up, down = self._up, self._down
-        down.stop()
+        down.settle(settled=False)
         down.sink.unsent = b""
+        self._verdict = None
         if up.ended:
             self._finish()
             return

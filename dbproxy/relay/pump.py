@@ -11,8 +11,10 @@ The rules, and why:
   everything ends. What the client still sends is received and dropped meanwhile, because a client
   that is stuck in writing would never read the reason.
 - When *sending to the client* fails, what it says is still carried, because a client that has said
-  its last word and is gone may be heard only now. Everything ends with it, or when it says nothing
-  for a second, or when the upstream takes nothing of that for ten: it may be busy.
+  its last word and is gone may be heard only now. What the upstream says is received and dropped
+  meanwhile, because one that is stuck in answering takes nothing. Everything ends with the client,
+  or when it says nothing for a second, or when the upstream takes nothing of that for ten seconds:
+  it may be busy.
 - When receiving from a side fails, everything ends at once: nothing more can come from that side.
   Words of the upstream's that were held back are let go first, and then nothing goes up any more.
 - What the upstream says first goes through the protocol's `VerdictReader`, where there is one,
@@ -93,6 +95,8 @@ class Relay:
     async def _upwards(self) -> None:
         with self._carrying_up:
             await self._carry_up()
+            if self._hears_client_out:
+                self._directions.cancel()
             return
         while await self._receive(self._client, ClosedBy.CLIENT):
             pass  # it might be stuck in writing, and never read the reason
@@ -114,7 +118,7 @@ class Relay:
             self._note_sending(sends=False)
             if not sent:
                 self._ending.upstream_listens = False
-                if self._upstream_ended:
+                if self._upstream_ended or self._hears_client_out:
                     self._directions.cancel()
                 return
             self.bytes_up += len(piece)
@@ -122,9 +126,23 @@ class Relay:
     def _note_sending(self, *, sends: bool) -> None:
         self._sends_up = sends
         if self._hears_client_out:
-            self._hear_client_out()
+            self._limit_hearing_out()
 
     async def _downwards(self) -> None:
+        if not await self._carry_down():
+            self._verdict = None
+            self._hears_client_out = True
+            self._limit_hearing_out()
+            while await self._receive(self._upstream, ClosedBy.UPSTREAM):
+                pass  # it might be stuck in writing, and never take the client's last word
+        self._upstream_ended = True
+        if self._ending.upstream_spoke and not self._hears_client_out:
+            await self._pass_end(self._client)
+        if not self._ending.upstream_is_of_use:
+            self._directions.cancel()
+
+    async def _carry_down(self) -> bool:
+        """Until the upstream says no more; returns whether the client has taken everything."""
         while data := await self._receive(self._upstream, ClosedBy.UPSTREAM):
             if not self._ending.upstream_spoke:
                 self._ending.upstream_spoke = True
@@ -133,19 +151,10 @@ class Relay:
             if self._verdict is not None:
                 data = self._read_verdict(self._verdict, data)
             if not await self._deliver_down(data):
-                self._hear_client_out()
-                return
-        if self._verdict is not None and not await self._deliver_down(self._verdict.end()):
-            self._hear_client_out()
-            return
-        self._upstream_ended = True
-        if self._ending.upstream_spoke:
-            await self._pass_end(self._client)
-        if not self._ending.upstream_is_of_use:
-            self._directions.cancel()
+                return False
+        return self._verdict is None or await self._deliver_down(self._verdict.end())
 
-    def _hear_client_out(self) -> None:
-        self._hears_client_out = True
+    def _limit_hearing_out(self) -> None:
         limit = BUSY if self._sends_up else LAST_WORD
         self._directions.deadline = trio.current_time() + limit
 

@@ -144,6 +144,35 @@ async def test_an_upstream_that_takes_nothing_does_not_keep_a_client_that_is_gon
     assert bench.end.closed_by is ClosedBy.CLIENT
 
 
+@every_engine
+@pytest.mark.parametrize("stack", STACKS)
+async def test_an_upstream_that_is_stuck_in_answering_takes_what_a_client_said_that_is_gone(
+    fast: bool, stack: str, localhost: Credentials
+) -> None:
+    said, heard = 0, 0
+    async with talking(fast, stack, localhost) as bench, trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def _answer() -> None:
+            nonlocal heard
+            while question := await bench.database.receive_some():
+                heard += len(question)
+                await bench.database.send_all(question)
+
+        for _ in range(20):
+            await trio.testing.wait_all_tasks_blocked()
+            with suppress(BlockingIOError):
+                while True:
+                    said += os.write(bench.client.socket.fileno(), bytes(65536))
+        assert heard < said
+        bench.client.socket.close()
+        await until(lambda: heard == said)
+        await until(lambda: bool(bench.ends))
+        await bench.upstream.abandon()
+        nursery.cancel_scope.cancel()
+    assert bench.end.closed_by is ClosedBy.CLIENT
+
+
 async def test_an_upstream_that_is_busy_has_its_time_for_what_a_client_said_that_is_gone(
     localhost: Credentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
