@@ -41,8 +41,6 @@ from dbproxy.protocols import (
     VerdictReader,
 )
 from dbproxy.relay import (
-    BUSY,
-    AnyRelay,
     FirstFlight,
     Liveness,
     RelayEnd,
@@ -113,7 +111,8 @@ class Bridge:
     async def carry(self, client: Client, carry: Carry, progress: Progress) -> RelayEnd:
         """Relay between the client and the upstream until the end.
 
-        Cancelled, it leaves no socket of the upstream's behind.
+        It leaves no socket of the upstream's behind but the one to part from, which is the caller's
+        (`progress.parting`).
 
         Raises:
             UpstreamError: No attempt was successful; the last one's failure.
@@ -156,7 +155,8 @@ class Bridge:
         try:
             yield upstream
         finally:
-            await upstream.connection.stream.abandon()
+            if progress.parting is not upstream.connection.stream:
+                await upstream.connection.stream.abandon()
 
     async def carry_on(
         self, client: Client, upstream: GreetedUpstream, carry: Carry, progress: Progress
@@ -180,10 +180,12 @@ class Bridge:
         progress.relay = self.relays.relay(
             client.stream, connection.stream, FirstFlight(carry.first_flight), _do_nothing, verdict
         )
-        end = await _relay_to_the_last_word(progress.relay, connection)
+        end = await progress.relay.run()
         spoke = answered or end.upstream_spoke
         if not spoke and end.closed_by is ClosedBy.UPSTREAM:
             raise explain_end_after_greeting(connection.address, end.upstream_error or end.error)
+        if _has_more_to_take(connection, end):
+            progress.parting = connection.stream
         return end
 
     async def _await_greeting(
@@ -212,9 +214,13 @@ class Bridge:
         upstream = await self._dial(watched, carry.authenticate, progress)
         try:
             self._note_connected(upstream, progress)
-            return await self._relay(client, upstream, carry, flight, progress)
+            end = await self._relay(client, upstream, carry, flight, progress)
+            if _has_more_to_take(upstream, end):
+                progress.parting = upstream.stream
+            return end
         finally:
-            await upstream.stream.abandon()
+            if progress.parting is not upstream.stream:
+                await upstream.stream.abandon()
 
     async def _dial(
         self, watched: Client | None, authenticate: bool, progress: Progress
@@ -279,7 +285,7 @@ class Bridge:
             answered,
             self._await_verdict(carry, progress),
         )
-        end = await _relay_to_the_last_word(progress.relay, upstream)
+        end = await progress.relay.run()
         if carry.reply_expected and not end.upstream_spoke:
             early = explain_early_end(upstream.address, end.upstream_error or end.error)
             # An upstream may end because the client has; it does not reject a certificate for that.
@@ -341,13 +347,9 @@ async def _read_greeting(upstream: UpstreamConnection, reader: GreetingReader) -
     raise explain_early_end(upstream.address, None)
 
 
-async def _relay_to_the_last_word(relay: AnyRelay, upstream: UpstreamConnection) -> RelayEnd:
-    """Relay; then, if only the client is gone, see to it that its last word arrives."""
-    end = await relay.run()
-    if end.client_ended and end.upstream_error is None and not upstream.stream.ended:
-        with trio.move_on_after(BUSY):
-            await upstream.stream.break_off()
-    return end
+def _has_more_to_take(upstream: UpstreamConnection, end: RelayEnd) -> bool:
+    """Whether only the client is gone, and what it said last may still be on its way."""
+    return end.client_ended and end.upstream_error is None and not upstream.stream.ended
 
 
 def _do_nothing() -> None:

@@ -245,8 +245,14 @@ class Client:
 
         What has been sent still arrives, an alert for example; the client has a moment to read it.
         """
+        transport = self.stream.transport
         with trio.move_on_after(_LINGER):
-            await self.stream.break_off()
+            try:
+                await transport.send_eof()
+                while await transport.receive_some():
+                    pass
+            except trio.BrokenResourceError:
+                return  # it is gone
 
     async def close(self) -> None:
         """Close the socket, at once."""

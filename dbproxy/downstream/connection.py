@@ -1,4 +1,4 @@
-"""The life of one connection: admission, the bridge to the upstream, and exactly one record.
+"""The life of one connection: admission, the bridge to the upstream, exactly one record, parting.
 
 Read `ConnectionHandler.handle` and `_serve` from top to bottom: that is the order in which things
 happen to a connection. What comes first, the client's words or the upstream's, depends on the
@@ -17,6 +17,7 @@ import trio
 from dbproxy.downstream.admit import Admission
 from dbproxy.downstream.bridge import Bridge
 from dbproxy.downstream.client import Client, ClientGone
+from dbproxy.downstream.parting import part
 from dbproxy.downstream.peer import describe_peer
 from dbproxy.downstream.progress import STOPPED, Progress
 from dbproxy.errors import Code, DBProxyError, Fault
@@ -91,6 +92,8 @@ class ConnectionHandler:
                 await client.close()
             finally:
                 self.publish(ConnectionClosed(record=self._record(progress)))
+                if progress.parting is not None:
+                    await part(progress.parting)
 
     def _begin(self, transport: trio.SocketStream) -> Progress:
         try:

@@ -7,7 +7,7 @@ from typing import Final
 from dbproxy.errors import Code
 from dbproxy.events import ClosedBy, ConnectionRecord
 from dbproxy.protocols import VerdictReader
-from dbproxy.relay import AnyRelay
+from dbproxy.relay import AnyRelay, LayeredStream
 from dbproxy.settings import Mode
 
 __all__ = ["STOPPED", "Progress"]
@@ -21,7 +21,8 @@ class Progress:
 
     The attributes are those of the record; `upstream`: the address that was dialled; `said_up` and
     `said_down`: bytes to the upstream and to the client before the relay began to count; `verdict`:
-    what reads whether the upstream lets the client in.
+    what reads whether the upstream lets the client in; `parting`: an upstream that is still open,
+    because the client is gone and what it said last may be on its way.
     """
 
     id: int
@@ -34,6 +35,7 @@ class Progress:
     upstream: str = ""
     relay: AnyRelay | None = None
     verdict: VerdictReader | None = None
+    parting: LayeredStream | None = None
     said_up: int = 0
     said_down: int = 0
     user: str | None = None

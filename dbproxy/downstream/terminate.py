@@ -105,7 +105,7 @@ class TerminatingAdmission:
         context.set_min_proto_version(SSL.TLS1_2_VERSION)
         context.set_max_proto_version(newest)
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-        context.set_options(SSL.OP_NO_TICKET)
+        context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION)
         context.use_certificate(self._server_certificate.certificate)
         context.use_privatekey(self._server_certificate.private_key)
         for intermediate in self._server_certificate.chain:

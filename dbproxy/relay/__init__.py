@@ -9,7 +9,7 @@ from dbproxy.relay.pump import BUSY, Relay
 from dbproxy.relay.quiet import take_in, wait_until_readable
 from dbproxy.relay.reactor import own_the_loop
 from dbproxy.relay.silence import PingWatch, SilenceError
-from dbproxy.relay.socket_io import connect_now
+from dbproxy.relay.socket_io import bytes_on_their_way, connect_now
 from dbproxy.relay.stream import LayeredStream, closed_on_failure
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "RelayEnd",
     "RelayEngine",
     "SilenceError",
+    "bytes_on_their_way",
     "closed_on_failure",
     "connect_now",
     "keep_alive",

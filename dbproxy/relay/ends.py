@@ -110,7 +110,6 @@ class End(ABC):
 
     __slots__ = (
         "_failed",
-        "_gone",
         "_layers",
         "_transport",
         "buffers",
@@ -126,7 +125,6 @@ class End(ABC):
         self.hung_up = False
         self.unsent: Kept = b""
         self._failed = 0  # why: an exception would know this end, and both would stay for longer
-        self._gone = 0
         self._transport = transport
         self._layers = layers
         self.buffers = buffers
@@ -195,10 +193,8 @@ class End(ABC):
         self._failed = error.errno or errno.EPIPE
 
     def why_gone(self) -> OSError:
-        """Why the peer is gone. The system tells it only once; `receive` tells it again."""
+        """Why the peer is gone; told only once, and reading then looks like a good end."""
         number = self._transport.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if number not in {0, errno.EPIPE}:  # EPIPE: it has ended before, and that is a good end
-            self._gone = number
         return _os_error(number or errno.ECONNRESET)
 
     def end(self) -> None:
@@ -227,8 +223,6 @@ class End(ABC):
             return 0
         if size < FULL_SIZE:
             if not size:
-                if self._gone:
-                    raise _os_error(self._gone)
                 self._layers.receive_eof()
                 raise EndOfStream
             if not self.hung_up:

@@ -369,8 +369,11 @@ class FastRelay:
         self._up.sink.unsent = b""
 
     def _end_up(self) -> None:
-        """The client has ended: pass it on, and go on with the other direction."""
-        if self._ending.upstream_listens:
+        """The client has ended: pass it on, and go on with the other direction.
+
+        Of one that takes no more this is no end: it is gone.
+        """
+        if self._ending.upstream_listens and not self._client_deaf:
             self._pass_end(self._up.sink)
         self._close(self._up)
 

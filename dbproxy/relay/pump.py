@@ -108,7 +108,8 @@ class Relay:
             self._first_flight.note(data)
             if self._ending.upstream_listens:
                 await self._deliver_up(data)
-        await self._pass_end(self._upstream)
+        if not self._hears_client_out:  # else it is gone, and this is no end
+            await self._pass_end(self._upstream)
 
     async def _deliver_up(self, data: bytes) -> None:
         for start in range(0, len(data), PIECE):

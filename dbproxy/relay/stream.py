@@ -327,20 +327,6 @@ class LayeredStream(trio.abc.HalfCloseableStream):
         """Whether the peer has ended its direction, or broken the rules of a layer."""
         return self._layers.ended
 
-    async def break_off(self) -> None:
-        """End our direction without saying that this is the end, and wait until the peer ends.
-
-        Layers are left out, TLS's close_notify among them. What has been sent still arrives, which
-        it need not when a socket with unread bytes is closed: the system sends a reset, which can
-        destroy what is on its way. What the peer still says is dropped. Cancel it at any time.
-        """
-        try:
-            await self.transport.send_eof()
-            while await self.transport.receive_some():
-                pass
-        except trio.BrokenResourceError:
-            return  # it is gone
-
     async def aclose(self) -> None:
         """Close at once, without a word to the peer beyond what has been sent."""
         self._closed = True

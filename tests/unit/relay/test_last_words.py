@@ -94,6 +94,9 @@ async def test_what_a_client_said_before_it_closed_arrives_though_it_cannot_be_t
         bench.client.socket.close()
         assert await received(bench.database, 6) == b"COMMIT"
         await until(lambda: bool(bench.ends))
+        await bench.upstream.abandon()
+        with pytest.raises(TruncatedError):  # it has not ended, it has broken off
+            await bench.database.receive_some()
     assert bench.end.closed_by is ClosedBy.CLIENT
 
 

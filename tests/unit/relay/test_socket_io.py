@@ -1,4 +1,4 @@
-"""Sockets that are used without giving the turn away: connecting."""
+"""Sockets that are used without giving the turn away: connecting, and what is on its way."""
 
 import errno
 import socket
@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from lab_client import until
 from loopback import no_descriptor_left
+from stream_ends import socket_pair, tcp_pair
 
-from dbproxy.relay import connect_now
+from dbproxy.relay import bytes_on_their_way, connect_now
 
 
 @pytest.fixture(autouse=True)
@@ -116,3 +118,32 @@ class TestConnecting:
                 nursery.start_soon(connect_now, socket.AF_INET, "127.0.0.1", port)
                 await trio.testing.wait_all_tasks_blocked()
                 nursery.cancel_scope.cancel()
+
+
+class TestOnTheirWay:
+    """How much was sent that has not arrived."""
+
+    async def test_what_does_not_fit_into_the_peers_system_is_on_its_way_until_it_is_read(
+        self,
+    ) -> None:
+        ours, peer = tcp_pair()
+        async with ours, peer:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            await ours.send_all(bytes(60_000))
+            await trio.testing.wait_all_tasks_blocked()
+            assert 0 < bytes_on_their_way(ours) <= 60_000
+            received = 0
+            while received < 60_000:
+                received += len(await peer.receive_some())
+            await until(lambda: bytes_on_their_way(ours) == 0)
+
+    async def test_where_the_system_does_not_tell_it_is_something(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*_args: object) -> None:
+            raise OSError(errno.ENOTTY, "not for sockets")
+
+        monkeypatch.setattr("dbproxy.relay.socket_io.ioctl", refuse)
+        ours, peer = socket_pair()
+        async with ours, peer:
+            assert bytes_on_their_way(ours) == 1
