@@ -91,9 +91,11 @@ class ConnectionHandler:
             try:
                 await client.close()
             finally:
-                self.publish(ConnectionClosed(record=self._record(progress)))
-                if progress.parting is not None:
-                    await part(progress.parting)
+                try:
+                    self.publish(ConnectionClosed(record=self._record(progress)))
+                finally:
+                    if progress.parting is not None:
+                        await part(progress.parting)
 
     def _begin(self, transport: trio.SocketStream) -> Progress:
         try:

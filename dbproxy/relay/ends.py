@@ -133,6 +133,11 @@ class End(ABC):
         """So many bytes were read at once for this end, or none."""
 
     @property
+    def announces_end(self) -> bool:
+        """Whether ends are said in-band: who says so has not broken off."""
+        return self._layers.announces_end
+
+    @property
     def takes_more(self) -> bool:
         """Whether nothing is kept, or only what the socket has not yet been asked to take."""
         return not self.unsent or self.buffers.late is not None

@@ -219,14 +219,16 @@ class FastRelay:
 
     async def _hear_client_out(self) -> None:
         """Neither a client that says nothing is waited for, nor an upstream that is stuck."""
-        sink, taken, limit = self._up.sink, 0, 0.0
+        sink = self._up.sink
+        before, since = None, trio.current_time()
         while not self._over:
-            before, taken = taken, self.bytes_up - len(sink.unsent)
-            if limit and taken == before:
+            taken, now = self.bytes_up - len(sink.unsent), trio.current_time()
+            if taken != before:
+                before, since = taken, now
+            elif now - since >= (BUSY if sink.unsent else LAST_WORD):
                 self._finish()
                 return
-            limit = BUSY if sink.unsent else LAST_WORD
-            with trio.move_on_after(limit):
+            with trio.move_on_after(LAST_WORD):
                 while not self._over:
                     await self._wake.wait()
                     self._wake = trio.Event()
@@ -371,9 +373,10 @@ class FastRelay:
     def _end_up(self) -> None:
         """The client has ended: pass it on, and go on with the other direction.
 
-        Of one that takes no more this is no end: it is gone.
+        Of one that takes no more it is an end only if it has said so: else it has broken off.
         """
-        if self._ending.upstream_listens and not self._client_deaf:
+        is_end = not self._client_deaf or self._up.source.announces_end
+        if self._ending.upstream_listens and is_end:
             self._pass_end(self._up.sink)
         self._close(self._up)
 

@@ -35,6 +35,7 @@ from dbproxy.layers import LayerError
 from dbproxy.protocols import VerdictReader
 from dbproxy.relay.ending import Ending, RelayEnd
 from dbproxy.relay.first_flight import FirstFlight
+from dbproxy.relay.stream import LayeredStream
 
 __all__ = ["LAST_WORD", "Relay"]
 
@@ -75,6 +76,8 @@ class Relay:
         self.bytes_down = 0
         self._ending = Ending()
         self._upstream_ended = False
+        self._client_ended = False
+        self._says_end = isinstance(client, LayeredStream) and client.announces_end
         self._hears_client_out = False
         self._sends_up = False
         self._directions = trio.CancelScope()
@@ -108,8 +111,9 @@ class Relay:
             self._first_flight.note(data)
             if self._ending.upstream_listens:
                 await self._deliver_up(data)
-        if not self._hears_client_out:  # else it is gone, and this is no end
+        if not self._hears_client_out or self._says_end:  # else it has broken off
             await self._pass_end(self._upstream)
+        self._client_ended = True
 
     async def _deliver_up(self, data: bytes) -> None:
         for start in range(0, len(data), PIECE):
@@ -131,6 +135,9 @@ class Relay:
 
     async def _downwards(self) -> None:
         if not await self._carry_down():
+            if self._client_ended:
+                self._directions.cancel()
+                return
             self._verdict = None
             self._hears_client_out = True
             self._limit_hearing_out()

@@ -327,6 +327,11 @@ class LayeredStream(trio.abc.HalfCloseableStream):
         """Whether the peer has ended its direction, or broken the rules of a layer."""
         return self._layers.ended
 
+    @property
+    def announces_end(self) -> bool:
+        """Whether ends are said in-band: who says so has not broken off."""
+        return self._layers.announces_end
+
     async def aclose(self) -> None:
         """Close at once, without a word to the peer beyond what has been sent."""
         self._closed = True

@@ -4,8 +4,10 @@ A socket that is closed over unread bytes is reset, and what is on its way is lo
 """
 
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import struct
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from math import inf
 
 import pytest
 import trio
@@ -17,7 +19,7 @@ from stream_ends import tcp_pair
 from trio.testing import MockClock
 
 from dbproxy.downstream.parting import part
-from dbproxy.events import ClosedBy
+from dbproxy.events import ClosedBy, ConnectionClosed, Event
 from dbproxy.protocols import DatabaseProtocol, MySQL
 from dbproxy.relay import BUSY, LayeredStream, RelayEngine
 
@@ -32,7 +34,12 @@ every_engine = pytest.mark.parametrize("fast", [False, True], ids=["trio", "reac
 
 @asynccontextmanager
 async def abandoned(
-    fast: bool, make_bench: MakeBench, protocol: DatabaseProtocol = POSTGRES
+    fast: bool,
+    make_bench: MakeBench,
+    protocol: DatabaseProtocol = POSTGRES,
+    *,
+    room: int = LITTLE,
+    publish: Callable[[Event], None] | None = None,
 ) -> AsyncIterator[tuple[Bench, trio.SocketStream]]:
     """A handler whose client was reset behind its last word, and the database, which reads later.
 
@@ -42,9 +49,11 @@ async def abandoned(
     if isinstance(protocol, MySQL):
         greeting, question, welcome = GREETING, RESPONSE, ok(2)
     upstream, database = tcp_pair()
-    database.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, LITTLE)
+    database.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
     near, client = tcp_pair()
     bench = make_bench(upstream, protocol=protocol)
+    if publish is not None:
+        bench.handler.publish = publish
     engine = bench.handler.bridge.relays = RelayEngine(fast=fast)
     with trio.fail_after(20):
         async with database, trio.open_nursery() as machinery:
@@ -71,8 +80,12 @@ async def abandoned(
 @every_engine
 @pytest.mark.parametrize("protocol", [POSTGRES, MySQL()], ids=["client first", "server first"])
 async def test_what_it_said_arrives_although_the_upstream_goes_on_speaking(
-    fast: bool, protocol: DatabaseProtocol, make_bench: MakeBench
+    fast: bool,
+    protocol: DatabaseProtocol,
+    make_bench: MakeBench,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("dbproxy.downstream.parting._QUIET", inf)
     async with abandoned(fast, make_bench, protocol) as (bench, database):
         heard = 0
         while said := await database.receive_some(LITTLE):
@@ -80,18 +93,64 @@ async def test_what_it_said_arrives_although_the_upstream_goes_on_speaking(
             await database.send_all(b"an answer to that")
             await trio.testing.wait_all_tasks_blocked()
         assert heard == len(LAST_WORD)
+        await database.send_eof()
     assert bench.record.closed_by is ClosedBy.CLIENT
     assert bench.record.bytes_up > len(LAST_WORD)
 
 
 @every_engine
-async def test_once_all_has_arrived_an_upstream_is_not_waited_for(
+async def test_an_upstream_that_answers_each_statement_carries_out_all_of_them(
     fast: bool, make_bench: MakeBench
 ) -> None:
+    """All of them are in its buffer at once; it gives up at an answer that it cannot send."""
+    async with abandoned(fast, make_bench, room=2 * len(LAST_WORD)) as (_bench, database):
+        carried_out = 0
+        await trio.testing.wait_all_tasks_blocked()
+        while statement := await database.receive_some(1_000):
+            carried_out += len(statement)
+            await database.send_all(b"done")
+            await trio.sleep(0.001)
+        assert carried_out == len(LAST_WORD)
+        await database.send_eof()
+
+
+@every_engine
+@pytest.mark.parametrize("talks", [False, True])
+async def test_an_upstream_that_has_everything_and_does_not_end_is_left(
+    fast: bool, talks: bool, make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dbproxy.downstream.parting._QUIET", inf if talks else 0.05)
     async with abandoned(fast, make_bench) as (_bench, database):
         heard = 0
         while heard < len(LAST_WORD):
             heard += len(await database.receive_some())
+        with suppress(trio.BrokenResourceError):
+            while talks:
+                await database.send_all(bytes(65536))
+
+
+@every_engine
+async def test_an_upstream_that_is_gone_as_well_is_no_failure(
+    fast: bool, make_bench: MakeBench
+) -> None:
+    async with abandoned(fast, make_bench) as (bench, database):
+        database.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await database.aclose()
+    assert bench.record.outcome == "relayed"
+
+
+async def test_what_a_subscriber_fails_with_leaves_no_upstream_open(
+    make_bench: MakeBench,
+) -> None:
+    def fail(event: Event) -> None:
+        if isinstance(event, ConnectionClosed):
+            raise ZeroDivisionError
+
+    with pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True):
+        async with abandoned(True, make_bench, publish=fail) as (_bench, database):
+            while await database.receive_some():
+                pass
+            await database.send_eof()
 
 
 @every_engine
@@ -99,6 +158,7 @@ async def test_an_upstream_that_takes_nothing_is_left_after_a_while(
     fast: bool, make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dbproxy.downstream.parting.BUSY", 0.05)
+    monkeypatch.setattr("dbproxy.downstream.parting._QUIET", 0.05)
     async with abandoned(fast, make_bench):
         pass  # it ends by itself
 
@@ -107,6 +167,7 @@ async def test_an_upstream_that_goes_on_taking_is_given_its_time(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     needed = 5 * BUSY
+    monkeypatch.setattr("dbproxy.downstream.parting._QUIET", 0)
     monkeypatch.setattr(
         "dbproxy.downstream.parting.bytes_on_their_way",
         lambda _transport: max(0, round(needed - trio.current_time())),

@@ -10,9 +10,11 @@ import pytest
 import trio
 import trio.testing
 from lab_client import until
+from openssl_ends import client_layer, server_layer
 from relay_bench import (
     PATIENCE,
     Bench,
+    add_both,
     engine_running,
     every_engine,
     fill,
@@ -176,11 +178,55 @@ async def test_an_upstream_that_is_stuck_in_answering_takes_what_a_client_said_t
     assert bench.end.closed_by is ClosedBy.CLIENT
 
 
+@every_engine
+async def test_a_client_that_has_ended_and_is_gone_has_nothing_more_to_say(
+    fast: bool, localhost: Credentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_last_word(inf, monkeypatch)
+    async with talking(fast, "tls-ping", localhost) as bench:
+        await bench.client.send_eof()
+        assert await bench.database.receive_some() == b""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bench.database.send_all, bytes(3_000_000))
+            await trio.testing.wait_all_tasks_blocked()
+            bench.client.socket.close()
+            await until(lambda: bool(bench.ends))
+            nursery.cancel_scope.cancel()
+    assert bench.end.closed_by is ClosedBy.CLIENT
+
+
+@every_engine
+async def test_an_end_that_a_client_has_said_is_one_although_it_does_not_listen_any_more(
+    fast: bool, localhost: Credentials
+) -> None:
+    ends = socket_pair()
+    near, client = map(LayeredStream, ends)
+    upstream, database, _transport = await layered_pair("tls", localhost)
+    await add_both(client, near, lambda: (client_layer(), server_layer(localhost)))
+    async with engine_running(fast) as engine, client, database, near, upstream:
+        relay = engine.relay(near, upstream, FirstFlight(), lambda: None)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(relay.run)
+            await client.send_all(b"hello")
+            assert await database.receive_some() == b"hello"
+            await database.send_all(b"never read")
+            await until(lambda: relay.bytes_down == 10)
+            ends[1].socket.shutdown(socket.SHUT_RD)
+            await database.send_all(b"nobody hears that")
+            await trio.testing.wait_all_tasks_blocked()
+            await client.send_all(b"quit")
+            await client.send_eof()
+            assert await database.receive_some() == b"quit"
+            with trio.fail_after(PATIENCE):
+                assert await database.receive_some() == b""
+            await database.send_eof()
+
+
 async def test_an_upstream_that_is_busy_has_its_time_for_what_a_client_said_that_is_gone(
     localhost: Credentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On the reactor; the plain relay's time is told by a virtual clock, in `test_pump.py`."""
-    set_last_word(0, monkeypatch)
+    set_last_word(0.01, monkeypatch)
     monkeypatch.setattr("dbproxy.relay.fast.BUSY", inf)
     async with talking(True, "tls-ping", localhost) as bench:
         said = 0
@@ -190,7 +236,7 @@ async def test_an_upstream_that_is_busy_has_its_time_for_what_a_client_said_that
                 await trio.testing.wait_all_tasks_blocked()
         bench.client.socket.close()
         say_at_once(bench, b"nobody hears that")
-        await trio.testing.wait_all_tasks_blocked(0.01)
+        await trio.sleep(0.05)
         assert not bench.ends
         assert await received(bench.database, said) == bytes(said)
         await until(lambda: bool(bench.ends))
@@ -404,6 +450,8 @@ async def test_a_client_that_takes_no_more_and_says_nothing_is_waited_for_a_mome
     fast: bool, stack: str, localhost: Credentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_last_word(0.05, monkeypatch)
+    for engine in ("fast", "pump"):
+        monkeypatch.setattr(f"dbproxy.relay.{engine}.BUSY", inf)
     async with talking(fast, stack, localhost) as bench:
         bench.client.socket.shutdown(socket.SHUT_RD)
         await bench.database.send_all(b"nobody hears that")

@@ -282,14 +282,15 @@ class TestFailures:
         said = bytes(3 * 64 * KIB + 1)
         client = FakeStream(said, send_error=RESET)
         upstream, database = lockstep_pair()
-        received = b""
+        relay, received = Relay(client, upstream), b""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(Relay(client, upstream).run)
+            nursery.start_soon(relay.run)
             await database.send_all(b"nobody hears that")
             while len(received) < len(said):
                 await trio.sleep(0.6 * BUSY)
                 received += await database.receive_some(64 * KIB)
         assert received == said
+        assert relay.bytes_up == len(said)
 
     async def test_an_upstream_that_is_stuck_does_not_keep_a_client_that_is_gone(
         self, autojump_clock: MockClock
