@@ -11,7 +11,7 @@ import trio
 from openssl_ends import client_layer, server_layer
 from tls_peers import Credentials, shake_hands
 
-from dbproxy.layers import Layer, LayerStack, PingLayer, TLSError, WebSocketLayer
+from dbproxy.layers import Layer, LayerStack, PingLayer, TLSError, TLSLayer, WebSocketLayer
 from dbproxy.relay.ends import FULL_SIZE, HEADROOM, Buffers, End, Regions, make_end
 from dbproxy.relay.own_words import MOST_KEPT, UnreadAnswersError
 
@@ -71,10 +71,9 @@ def test_what_a_socket_does_not_take_is_kept_whole_and_in_order(
         assert receive_until_flushed(end, peer) == before + data + more
 
 
-def test_who_has_asked_for_too_much_is_given_up_when_it_asks_for_more(
-    localhost: Credentials,
-) -> None:
-    """With TLS alone, where the peer's close_notify is what is looked at."""
+@contextmanager
+def tls_end(localhost: Credentials) -> Iterator[tuple[End, TLSLayer, socket.socket]]:
+    """An end that more waits for than may, with what is at the other side."""
     ours, peer = socket.socketpair()
     near, far = client_layer(), server_layer(localhost)
     shake_hands(near, far)
@@ -83,6 +82,14 @@ def test_who_has_asked_for_too_much_is_given_up_when_it_asks_for_more(
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         end = make_end(stream, LayerStack(near), Buffers())
         end.unsent = bytes(MOST_KEPT + 1)
+        yield end, far, peer
+
+
+def test_who_has_asked_for_too_much_is_given_up_when_it_asks_for_more(
+    localhost: Credentials,
+) -> None:
+    """With TLS alone, where the peer's close_notify is what is looked at."""
+    with tls_end(localhost) as (end, far, peer):
         far.send_eof()
         peer.send(far.outgoing())
         with pytest.raises(UnreadAnswersError):
@@ -92,14 +99,7 @@ def test_who_has_asked_for_too_much_is_given_up_when_it_asks_for_more(
 def test_why_an_answer_was_due_is_told_rather_than_that_it_is_not_read(
     localhost: Credentials,
 ) -> None:
-    ours, peer = socket.socketpair()
-    near, far = client_layer(), server_layer(localhost)
-    shake_hands(near, far)
-    with ours, peer:
-        ours.setblocking(False)
-        stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
-        end = make_end(stream, LayerStack(near), Buffers())
-        end.unsent = bytes(MOST_KEPT + 1)
+    with tls_end(localhost) as (end, _far, peer):
         peer.send(b"\x17\x03\x03\x00\x20" + bytes(32))  # nobody can decrypt it
         with pytest.raises(TLSError):
             end.read()
