@@ -7,10 +7,10 @@ upstream that answers each statement is such a one.
 
 Choice: our direction is ended, and what the upstream says is received and dropped until it ends as
 well. One that does not is left when it takes nothing of what is on its way (how much that is, the
-system tells), or when it has everything and then says nothing for a second, or more than the
-answers to a client's last statements are: an endless result is not read for nobody. TLS's
-close_notify is left out: who breaks off in the middle of something must not look like one that has
-ended. Nobody waits for all this: the client is gone, and its record is written.
+system tells), or when it has everything and then says nothing for a second, or goes on for ten, or
+says more than the answers to a client's last statements are: an endless result is not read for
+nobody. TLS's close_notify is left out: who breaks off in the middle of something must not look like
+one that has ended. Nobody waits for all this: the client is gone, and its record is written.
 
 Tested in `tests/unit/downstream/test_parting.py`.
 """
@@ -41,34 +41,36 @@ async def part(stream: LayeredStream) -> None:
     try:
         if isinstance(stream.transport, trio.SocketStream):
             await stream.transport.send_eof()
-            await _wait_until_arrived(stream.transport)
-            await _wait_until_answered(stream.transport)
+            if await _wait_until_arrived(stream.transport):
+                await _wait_until_answered(stream.transport)
     except trio.BrokenResourceError:
         return  # it is gone as well
     finally:
         await stream.abandon()
 
 
-async def _wait_until_arrived(transport: trio.SocketStream) -> None:
+async def _wait_until_arrived(transport: trio.SocketStream) -> bool:
+    """Returns whether all has arrived; otherwise the upstream has ended, or takes nothing."""
     least, until, pause = inf, inf, _FIRST_LOOK
     while left := bytes_on_their_way(transport):
         if left < least:
             least, until = left, trio.current_time() + BUSY
         elif trio.current_time() >= until:
-            return
+            return False
         with trio.move_on_after(pause) as look:
             if not await transport.receive_some():
-                return
+                return False
         if look.cancelled_caught:
             pause = min(2 * pause, _LONGEST)
+    return True
 
 
 async def _wait_until_answered(transport: trio.SocketStream) -> None:
     """Closing now would be an upstream's error at its next answer, and keep it from the rest."""
-    dropped = 0
+    dropped, end = 0, trio.current_time() + BUSY
     with trio.CancelScope() as patience:
         while dropped < _ANSWERS:
-            patience.deadline = trio.current_time() + _QUIET
+            patience.deadline = min(trio.current_time() + _QUIET, end)
             if not (said := await transport.receive_some()):
                 return
             dropped += len(said)

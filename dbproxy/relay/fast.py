@@ -220,10 +220,10 @@ class FastRelay:
     async def _hear_client_out(self) -> None:
         """Neither a client that says nothing is waited for, nor an upstream that is stuck."""
         sink = self._up.sink
-        before, since = None, trio.current_time()
+        before, since = -inf, trio.current_time()
         while not self._over:
             taken, now = self.bytes_up - len(sink.unsent), trio.current_time()
-            if taken != before:
+            if taken > before:  # less, when an answer of the layers' own has to wait
                 before, since = taken, now
             elif now - since >= (BUSY if sink.unsent else LAST_WORD):
                 self._finish()

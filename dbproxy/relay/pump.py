@@ -112,7 +112,9 @@ class Relay:
             if self._ending.upstream_listens:
                 await self._deliver_up(data)
         if not self._hears_client_out or self._says_end:  # else it has broken off
+            self._note_sending(sends=True)
             await self._pass_end(self._upstream)
+            self._note_sending(sends=False)
         self._client_ended = True
 
     async def _deliver_up(self, data: bytes) -> None:

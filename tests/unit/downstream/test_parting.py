@@ -129,6 +129,23 @@ async def test_an_upstream_that_has_everything_and_does_not_end_is_left(
                 await database.send_all(bytes(65536))
 
 
+@pytest.mark.parametrize("takes", [True, False])
+async def test_an_upstream_that_says_a_word_now_and_then_is_left_all_the_same(
+    takes: bool, make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dbproxy.downstream.parting.BUSY", 0.1)
+    monkeypatch.setattr("dbproxy.downstream.parting._QUIET", inf)
+    room = 2 * len(LAST_WORD) if takes else LITTLE
+    async with abandoned(True, make_bench, room=room) as (_bench, database):
+        heard = 0
+        while takes and heard < len(LAST_WORD):
+            heard += len(await database.receive_some())
+        with suppress(trio.BrokenResourceError):
+            while True:
+                await database.send_all(b".")
+                await trio.sleep(0.01)
+
+
 @every_engine
 async def test_an_upstream_that_is_gone_as_well_is_no_failure(
     fast: bool, make_bench: MakeBench

@@ -222,6 +222,25 @@ async def test_an_end_that_a_client_has_said_is_one_although_it_does_not_listen_
             await database.send_eof()
 
 
+@every_engine
+async def test_an_upstream_that_takes_nothing_but_pings_does_not_keep_a_client_that_is_gone(
+    fast: bool, localhost: Credentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pong that has to wait is nothing that it has taken."""
+    set_last_word(0.1, monkeypatch)
+    async with talking(fast, "tls-websocket-tls-ping", localhost) as bench:
+        await fill(bench.client)
+        bench.client.socket.close()
+        say_at_once(bench, b"nobody hears that")
+        outer = next(iter(bench.database.lend()[1]))
+        with trio.fail_after(PATIENCE):
+            while not bench.ends:
+                outer.send(b"\x89\x01p")
+                os.write(bench.transport.socket.fileno(), outer.outgoing())
+                await trio.sleep(0.02)
+    assert bench.end.closed_by is ClosedBy.CLIENT
+
+
 async def test_an_upstream_that_is_busy_has_its_time_for_what_a_client_said_that_is_gone(
     localhost: Credentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:

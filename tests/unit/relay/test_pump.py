@@ -42,6 +42,14 @@ class Running:
         return end
 
 
+class SlowToEnd(FakeStream):
+    """Takes its time for the end."""
+
+    async def send_eof(self) -> None:
+        await trio.sleep(0.9 * BUSY)
+        await super().send_eof()
+
+
 @asynccontextmanager
 async def running(first_flight: bytes = b"") -> AsyncIterator[Running]:
     """A relay between two memory streams; at the end of the block it must end by itself."""
@@ -291,6 +299,15 @@ class TestFailures:
                 received += await database.receive_some(64 * KIB)
         assert received == said
         assert relay.bytes_up == len(said)
+
+    async def test_an_upstream_that_is_busy_has_its_time_for_an_end_that_a_client_has_said(
+        self, autojump_clock: MockClock
+    ) -> None:
+        upstream = SlowToEnd(b"nobody hears that")
+        relay = Relay(FakeStream(Pause.UNTIL_IDLE, b"", send_error=RESET), upstream)
+        relay._says_end = True  # as TLS does
+        await relay.run()
+        assert upstream.eof_sent
 
     async def test_an_upstream_that_is_stuck_does_not_keep_a_client_that_is_gone(
         self, autojump_clock: MockClock
