@@ -40,13 +40,7 @@ from dbproxy.protocols import (
     UpstreamGreeting,
     VerdictReader,
 )
-from dbproxy.relay import (
-    FirstFlight,
-    Liveness,
-    RelayEnd,
-    RelayEngine,
-    closed_on_failure,
-)
+from dbproxy.relay import FirstFlight, Liveness, RelayEnd, RelayEngine, closed_on_failure
 from dbproxy.upstream import (
     ReadyConnections,
     UpstreamConnection,
@@ -152,11 +146,8 @@ class Bridge:
             FirstFlight(),
             progress,
         )
-        try:
+        async with closed_on_failure(upstream.connection.stream):
             yield upstream
-        finally:
-            if progress.parting is not upstream.connection.stream:
-                await upstream.connection.stream.abandon()
 
     async def carry_on(
         self, client: Client, upstream: GreetedUpstream, carry: Carry, progress: Progress
@@ -184,8 +175,7 @@ class Bridge:
         spoke = answered or end.upstream_spoke
         if not spoke and end.closed_by is ClosedBy.UPSTREAM:
             raise explain_end_after_greeting(connection.address, end.upstream_error or end.error)
-        if _has_more_to_take(connection, end):
-            progress.parting = connection.stream
+        await _let_go(connection, end, progress)
         return end
 
     async def _await_greeting(
@@ -212,15 +202,11 @@ class Bridge:
         progress.said_up = progress.said_down = 0  # what counts is said to the last upstream
         watched = client if carry.reply_expected else None
         upstream = await self._dial(watched, carry.authenticate, progress)
-        try:
+        async with closed_on_failure(upstream.stream):
             self._note_connected(upstream, progress)
             end = await self._relay(client, upstream, carry, flight, progress)
-            if _has_more_to_take(upstream, end):
-                progress.parting = upstream.stream
-            return end
-        finally:
-            if progress.parting is not upstream.stream:
-                await upstream.stream.abandon()
+        await _let_go(upstream, end, progress)
+        return end
 
     async def _dial(
         self, watched: Client | None, authenticate: bool, progress: Progress
@@ -347,9 +333,12 @@ async def _read_greeting(upstream: UpstreamConnection, reader: GreetingReader) -
     raise explain_early_end(upstream.address, None)
 
 
-def _has_more_to_take(upstream: UpstreamConnection, end: RelayEnd) -> bool:
-    """Whether only the client is gone, and what it said last may still be on its way."""
-    return end.client_ended and end.upstream_error is None and not upstream.stream.ended
+async def _let_go(upstream: UpstreamConnection, end: RelayEnd, progress: Progress) -> None:
+    """Close it, unless only the client is gone, and what it said last may still be on its way."""
+    if end.client_ended and end.upstream_error is None and not upstream.stream.ended:
+        progress.parting = upstream.stream
+    else:
+        await upstream.stream.abandon()
 
 
 def _do_nothing() -> None:

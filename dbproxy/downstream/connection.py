@@ -79,7 +79,13 @@ class ConnectionHandler:
         """
         progress = self._begin(transport)
         self.liveness.watch(transport)
-        client = Client(transport)
+        try:
+            await self._serve_and_record(Client(transport), progress)
+        finally:
+            if progress.parting is not None:
+                await part(progress.parting)
+
+    async def _serve_and_record(self, client: Client, progress: Progress) -> None:
         self.open_connections += 1
         try:
             await self._serve(client, progress)
@@ -91,11 +97,7 @@ class ConnectionHandler:
             try:
                 await client.close()
             finally:
-                try:
-                    self.publish(ConnectionClosed(record=self._record(progress)))
-                finally:
-                    if progress.parting is not None:
-                        await part(progress.parting)
+                self.publish(ConnectionClosed(record=self._record(progress)))
 
     def _begin(self, transport: trio.SocketStream) -> Progress:
         try:

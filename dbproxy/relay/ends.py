@@ -82,10 +82,6 @@ class Buffers:
         self.into_plain = [self.plain.view[HEADROOM : HEADROOM + FULL_SIZE]]
 
 
-def _os_error(number: int) -> OSError:
-    return OSError(number, os.strerror(number))
-
-
 class EndOfStream(Exception):
     """The peer has ended its direction, as the layers allow it."""
 
@@ -454,3 +450,7 @@ def make_end(transport: trio.SocketStream, layers: LayerStack, buffers: Buffers)
         case (TLSLayer() as tls, PingLayer() as ping):
             return TLSEnd(transport, layers, buffers, tls, ping)
     return _LayeredEnd(transport, layers, buffers)
+
+
+def _os_error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))

@@ -37,7 +37,7 @@ from dbproxy.relay.ending import Ending, RelayEnd
 from dbproxy.relay.first_flight import FirstFlight
 from dbproxy.relay.stream import LayeredStream
 
-__all__ = ["LAST_WORD", "Relay"]
+__all__ = ["BUSY", "LAST_WORD", "Relay"]
 
 LAST_WORD: Final = 1.0
 """Seconds for a client that takes no more to say something; mostly it is gone, and ends at once."""

@@ -23,6 +23,8 @@ from OpenSSL import SSL
 CLIENT_AUTH = ExtendedKeyUsageOID.CLIENT_AUTH
 SERVER_AUTH = ExtendedKeyUsageOID.SERVER_AUTH
 BOTH_VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
+BROKEN_RECORD = b"\x17\x03\x03\x00\x20" + bytes(32)
+"""A record that nobody can decrypt."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import trio.testing
 from connection_bench import POSTGRES, STARTUP, Bench, MakeBench
 from lab_client import until
 from mysql_packets import greeting_payload, ok, packet, response_payload
+from relay_bench import every_engine
 from stream_ends import tcp_pair
 from trio.testing import MockClock
 
@@ -28,8 +29,6 @@ RESPONSE = packet(1, response_payload())
 LAST_WORD = bytes(60_000)
 LITTLE = 4096
 """A receive buffer that holds the smaller part of it."""
-
-every_engine = pytest.mark.parametrize("fast", [False, True], ids=["trio", "reactor"])
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 import pytest
 import trio
 from openssl_ends import client_layer, server_layer
-from tls_peers import Credentials, shake_hands
+from tls_peers import BROKEN_RECORD, Credentials, shake_hands
 
 from dbproxy.layers import Layer, LayerStack, PingLayer, TLSError, TLSLayer, WebSocketLayer
 from dbproxy.relay.ends import FULL_SIZE, HEADROOM, Buffers, End, Regions, make_end
@@ -100,7 +100,7 @@ def test_why_an_answer_was_due_is_told_rather_than_that_it_is_not_read(
     localhost: Credentials,
 ) -> None:
     with tls_end(localhost) as (end, _far, peer):
-        peer.send(b"\x17\x03\x03\x00\x20" + bytes(32))  # nobody can decrypt it
+        peer.send(BROKEN_RECORD)
         with pytest.raises(TLSError):
             end.read()
 

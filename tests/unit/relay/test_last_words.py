@@ -22,7 +22,7 @@ from relay_bench import (
     say_at_once,
 )
 from stream_ends import socket_pair, tcp_pair
-from tls_peers import Credentials
+from tls_peers import BROKEN_RECORD, Credentials
 
 from dbproxy.events import ClosedBy
 from dbproxy.layers import TLSError, TruncatedError
@@ -33,8 +33,6 @@ Pair = Callable[[], tuple[trio.SocketStream, trio.SocketStream]]
 
 STACKS = ("tls", "tls-ping", "tls-websocket-tls-ping")
 SMALL, LARGE = 6, 40_000
-BROKEN = b"\x17\x03\x03\x00\x20" + bytes(32)
-"""A record that nobody can decrypt."""
 
 
 @asynccontextmanager
@@ -403,7 +401,7 @@ async def test_the_last_word_before_a_broken_record_is_passed_on(
     async with talking(fast, "tls-ping", localhost) as bench:
         if not listens:
             bench.transport.socket.shutdown(socket.SHUT_RD)
-        say_at_once(bench, b"the reason", behind=BROKEN)
+        say_at_once(bench, b"the reason", behind=BROKEN_RECORD)
         assert await received(bench.client, 10) == b"the reason"
         await until(lambda: bool(bench.ends))
     assert isinstance(bench.end.upstream_error, TLSError)

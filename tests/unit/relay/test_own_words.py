@@ -11,7 +11,7 @@ from lab_client import until
 from openssl_ends import client_layer, server_layer
 from relay_bench import PATIENCE, Bench, every_engine, fill, running
 from stream_ends import socket_pair
-from tls_peers import Credentials
+from tls_peers import BROKEN_RECORD, Credentials
 from websocket_frames import frame
 
 from dbproxy.events import ClosedBy
@@ -20,8 +20,6 @@ from dbproxy.relay import LayeredStream
 from dbproxy.relay.own_words import MOST_KEPT, UnreadAnswersError, appended, check_kept
 
 WEBSOCKET_PING = 9
-BROKEN = b"\x17\x03\x03\x00\x20" + bytes(32)
-"""A record that nobody can decrypt."""
 ASKED = 400_000
 """What may wait here, in place of `MOST_KEPT`: more than a batch, and soon reached."""
 
@@ -175,7 +173,7 @@ async def test_a_failure_is_told_although_the_peer_does_not_read_what_it_is_told
         nursery.start_soon(stream.send_all, bytes(1 << 20))
         await trio.testing.wait_all_tasks_blocked()
         stream._unsent = bytes(MOST_KEPT)
-        await far.send_all(BROKEN)
+        await far.send_all(BROKEN_RECORD)
         with pytest.raises(TLSError) as caught:
             await stream.receive_some()
         assert caught.value.__notes__ == ["the peer does not read what it is told"]

@@ -23,7 +23,7 @@ from relay_bench import (
     say_at_once,
 )
 from stream_ends import FakeStream, receive_all, socket_pair
-from tls_peers import Credentials
+from tls_peers import BROKEN_RECORD, Credentials
 
 from dbproxy.errors import Code
 from dbproxy.events import ClosedBy
@@ -221,7 +221,7 @@ async def test_held_words_reach_a_client_that_is_writing_when_the_upstream_break
         await bench.database.send_all(said)
         await trio.testing.wait_all_tasks_blocked(0.01)
         await fill(bench.client)
-        os.write(bench.transport.socket.fileno(), b"\x17\x03\x03\x00\x20" + bytes(32))
+        os.write(bench.transport.socket.fileno(), BROKEN_RECORD)
         await bench.client.send_all(bytes(MIB))  # is read, or it would wait here for ever
         received = b""
         while len(received) < len(said):
